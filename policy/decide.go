@@ -1,0 +1,170 @@
+package policy
+
+import "fmt"
+
+// Request is what is known of a client when its session is to be placed.
+type Request struct {
+	// Database is the name asked for; where the client named none, its user name, as PostgreSQL has it.
+	Database string
+	User     string
+	// ServerName is the name the client sent in TLS, empty when it sent none.
+	ServerName string
+	// Replication is true for a connection that asked for the replication protocol, physical or logical.
+	Replication bool
+}
+
+// Backend is one server as a decision sees it.
+type Backend struct {
+	// Name is the server's name, unique in its cluster.
+	Name string
+	Role Role
+	// Weight is the server's share of sessions against its peers; zero and less keep new sessions away.
+	Weight int
+	// Detail says in a few words why the role is what it is ("refused connections since 12:00:03"), for messages.
+	Detail string
+}
+
+// View is what is known of every cluster at one moment, by the cluster's name. A decision only reads it.
+type View map[string][]Backend
+
+// Verdict is what is to be done with a request. The zero value is [Refuse].
+type Verdict uint8
+
+const (
+	// Refuse ends the session with an error that no waiting would mend: no route takes it.
+	Refuse Verdict = iota
+	// Unavailable is for a request that has a route and a cluster, but no server there that may serve it now.
+	Unavailable
+	// Serve hands the session to one of Decision.Backends.
+	Serve
+)
+
+// Decision is where a session goes, or why it does not.
+type Decision struct {
+	Verdict Verdict
+	// Route is the index of the route taken in Rules.Routes, -1 for none.
+	Route int
+	// Cluster, Target and Fallback are the route's.
+	Cluster  string
+	Target   Target
+	Fallback Fallback
+	// Database is the name that the server is to see.
+	Database string
+	// Backends are the servers to try, in this order. It is not empty when the verdict is Serve.
+	Backends []string
+	// Reason says in one sentence why a session is not served, fit for the client and for the log.
+	Reason string
+}
+
+// Rules are the routes, in the order of the file. The first one that matches decides, except that routes which name
+// their database in full are looked at before all others. Rules are read only once in use.
+type Rules struct {
+	Routes []Route
+}
+
+// Decide places one request. It is a pure function: roll returns a random number in [0,1), is called once for each
+// candidate, and is the only source of chance.
+//
+// Example: with the default routes and a view of db1 (primary), db2 and db3 (replicas), a request for "app" is served by
+// db1 as database "app"; one for "app_replica" by db2 and db3, in an order drawn by weight, as database "app".
+func (r Rules) Decide(q Request, v View, roll func() float64) Decision {
+	i, database := r.route(q)
+	if i < 0 {
+		return Decision{Route: -1, Reason: noRoute(q)}
+	}
+	route := &r.Routes[i]
+	d := Decision{
+		Route: i, Cluster: route.Cluster, Target: route.Target, Fallback: route.Fallback, Database: database,
+	}
+	d.Backends = candidates(route, v[route.Cluster], roll)
+	if len(d.Backends) == 0 {
+		d.Verdict, d.Reason = Unavailable, unavailable(route, v[route.Cluster])
+		return d
+	}
+	d.Verdict = Serve
+	return d
+}
+
+// route returns the index of the route that takes q, or -1, and the database name it leaves.
+func (r Rules) route(q Request) (int, string) {
+	for _, exact := range []bool{true, false} {
+		for i := range r.Routes {
+			if r.Routes[i].exact() != exact {
+				continue
+			}
+			if database, ok := r.Routes[i].match(q); ok {
+				return i, database
+			}
+		}
+	}
+	return -1, ""
+}
+
+// candidates lists the servers that may take the session: those of the role asked for by weighted chance, then, where
+// the route falls back, the primary.
+func candidates(route *Route, backends []Backend, roll func() float64) []string {
+	var wanted, last []Backend
+	for _, b := range backends {
+		if b.Weight <= 0 || !route.Target.Serves(b.Role, route.Fallback) {
+			continue
+		}
+		if route.Target == TargetReplica && b.Role == Primary {
+			last = append(last, b)
+			continue
+		}
+		wanted = append(wanted, b)
+	}
+	if len(wanted) == 0 {
+		wanted = last
+	}
+	return shuffle(wanted, roll)
+}
+
+// shuffle orders servers by chance, each next one drawn with a probability in proportion to its weight.
+func shuffle(backends []Backend, roll func() float64) []string {
+	total := 0
+	for _, b := range backends {
+		total += b.Weight
+	}
+	names := make([]string, 0, len(backends))
+	for len(backends) > 0 {
+		drawn, at := len(backends)-1, roll()*float64(total)
+		for i, b := range backends {
+			if at -= float64(b.Weight); at < 0 {
+				drawn = i
+				break
+			}
+		}
+		names = append(names, backends[drawn].Name)
+		total -= backends[drawn].Weight
+		rest := make([]Backend, 0, len(backends)-1)
+		backends = append(append(rest, backends[:drawn]...), backends[drawn+1:]...)
+	}
+	return names
+}
+
+func noRoute(q Request) string {
+	if q.Replication {
+		return fmt.Sprintf("no route takes replication connections for database %q as user %q", q.Database, q.User)
+	}
+	return fmt.Sprintf("no route takes database %q as user %q", q.Database, q.User)
+}
+
+// unavailable names what was looked for and what is known of each server, so that the reader need not ask twice.
+func unavailable(route *Route, backends []Backend) string {
+	what := map[Target]string{
+		TargetPrimary: "primary", TargetReplica: "replica", TargetAny: "server",
+	}[route.Target]
+	reason := fmt.Sprintf("no %s of cluster %q can take the session now", what, route.Cluster)
+	for i, b := range backends {
+		sep := ", "
+		if i == 0 {
+			sep = ": "
+		}
+		reason += sep + b.Name + " is " + b.Role.String()
+		if b.Detail != "" {
+			reason += " (" + b.Detail + ")"
+		}
+	}
+	return reason
+}
