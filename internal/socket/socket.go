@@ -1,0 +1,82 @@
+// Package socket is the stream socket under each leg of a session: a TCP or unix-domain connection with the keepalive
+// that a proxy needs, the few bytes that were read too early, half-close and reset.
+//
+// It knows nothing of TLS or of PostgreSQL. The front (tlsfront) wraps what it accepts and the dialer (backends) what it
+// dials; TLS, where there is any, runs on top of a Socket, so that the relay (internal/relay) can always find the socket
+// below a leg.
+package socket
+
+import (
+	"fmt"
+	"net"
+	"time"
+)
+
+// Both must be set on both legs: keepalive finds a peer that vanished while the connection was idle, and only
+// TCP_USER_TIMEOUT one that vanished while data was on its way to it (tcp(7)).
+const (
+	// keepAliveIdle, keepAliveInterval and keepAliveCount end a connection to a vanished peer after 60 s of silence.
+	keepAliveIdle     = 30 * time.Second
+	keepAliveInterval = 10 * time.Second
+	keepAliveCount    = 3
+	// userTimeout is how long sent data may stay unacknowledged.
+	userTimeout = 30 * time.Second
+)
+
+// Socket is a connected stream socket. It is a net.Conn with the concurrency of one: one reader and one writer at a time,
+// deadlines and Close from anywhere.
+type Socket struct {
+	net.Conn
+	unread []byte
+}
+
+// New takes over conn, which is the Socket's from here on, and sets keepalive and user timeout where it is TCP. A
+// connection that is neither TCP nor unix-domain (a net.Pipe in a test) is taken as it is.
+func New(conn net.Conn) (*Socket, error) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if err := tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+			Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
+		}); err != nil {
+			return nil, fmt.Errorf("set keepalive: %w", err)
+		}
+		if err := setUserTimeout(tcp, userTimeout); err != nil {
+			return nil, fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
+		}
+	}
+	return &Socket{Conn: conn}, nil
+}
+
+// Unread puts bytes back, to be returned by the next reads before anything of the connection. The Socket keeps p. It must
+// not be called while a Read is under way.
+func (s *Socket) Unread(p []byte) {
+	s.unread = append(p, s.unread...)
+}
+
+// Read reads what was put back by Unread, then the connection.
+func (s *Socket) Read(p []byte) (int, error) {
+	if len(s.unread) == 0 {
+		return s.Conn.Read(p)
+	}
+	n := copy(p, s.unread)
+	if s.unread = s.unread[n:]; len(s.unread) == 0 {
+		s.unread = nil
+	}
+	return n, nil
+}
+
+// CloseWrite shuts down the sending half, so that the peer reads an end of file and may still answer.
+func (s *Socket) CloseWrite() error {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return s.Close()
+}
+
+// Reset closes the connection so that the peer's kernel drops it at once, with whatever was on its way: a TCP peer gets
+// RST. A unix-domain peer sees a plain close.
+func (s *Socket) Reset() error {
+	if tcp, ok := s.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // best effort: the close below counts
+	}
+	return s.Close()
+}
