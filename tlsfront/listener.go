@@ -1,0 +1,158 @@
+package tlsfront
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/internal/socket"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// Config is how a listener treats its clients. It is read only once in use.
+type Config struct {
+	// TLS is a finished configuration, from ServerConfig. It is required.
+	TLS *tls.Config
+	// PlaintextAllowed lets a StartupMessage through that came without TLS. It is for loopback addresses and unix sockets:
+	// elsewhere a client that fails over TLS would silently retry in the clear.
+	PlaintextAllowed bool
+	// LoginTimeout bounds a login from accept to AuthenticationOk; zero is 15 s.
+	LoginTimeout time.Duration
+	// Logger gets one line for each connection that ended before it was a client; nil is silent.
+	Logger *slog.Logger
+}
+
+const defaultLoginTimeout = 15 * time.Second
+
+func (c *Config) loginTimeout() time.Duration {
+	if c.LoginTimeout > 0 {
+		return c.LoginTimeout
+	}
+	return defaultLoginTimeout
+}
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// Handler takes a client over: from the call on, its connection is the handler's to close, and the listener never touches
+// it again. The context ends when the program wants connections to end at once. The handler runs in a goroutine of its
+// own, which Serve waits for.
+type Handler func(ctx context.Context, c *Client)
+
+// Serve accepts connections from ln and hands each one that opens properly to handle, until ln is closed; then it waits
+// for the connections still in negotiation or in handle, and returns nil. The end of ctx closes connections that are
+// still negotiating, but not ln. Errors of accept are retried with a growing pause, as net/http does; an error is
+// returned only when the listener is broken for good.
+func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) error {
+	var connections sync.WaitGroup
+	defer connections.Wait()
+	var pause time.Duration
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			connections.Go(func() { c.serveConn(ctx, conn, handle) })
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case temporary(err):
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			c.logger().Error("accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// temporary reports whether accept may work again: out of descriptors or memory, or a connection gone before it was
+// accepted.
+func temporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+// serveConn turns one connection into a client and hands it over.
+func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
+	deadline := time.Now().Add(c.loginTimeout())
+	log := c.logger().With("client", conn.RemoteAddr().String())
+	sock, err := socket.New(conn)
+	if err != nil {
+		log.Debug("connection dropped", "err", err)
+		_ = conn.Close()
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { _ = sock.Close() })
+	n := negotiation{config: c, socket: sock, deadline: deadline}
+	client, err := n.run(ctx)
+	if !stop() || err != nil {
+		n.logEnd(log, err)
+		_ = n.refuse(err)
+		return
+	}
+	handle(ctx, client)
+}
+
+// logEnd tells why a connection never became a client: quietly for one that was closed or merely looked in, as health
+// checks and port scanners do.
+func (n *negotiation) logEnd(log *slog.Logger, err error) {
+	level := slog.LevelWarn
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		level = slog.LevelDebug
+	}
+	text := ""
+	if err != nil {
+		// A peer's bytes can stand in the text (names of protocols in a handshake): quoted by the log, and cut.
+		text = err.Error()[:min(len(err.Error()), 200)]
+	}
+	log.Log(context.Background(), level, "connection refused", "stage", n.stage, "err", text)
+}
+
+// refuse answers err where the protocol has an answer to it, and closes the connection.
+func (n *negotiation) refuse(err error) error {
+	if answer := refusal(err); answer != nil {
+		_, _ = n.conn().Write(answer)
+	}
+	return n.conn().Close()
+}
+
+// refusal is the message for an error of the negotiation: nil for one that deserves no answer. Bytes that are not
+// PostgreSQL's protocol at all get none, so that nothing a stranger sent can be reflected at another service.
+func refusal(err error) []byte {
+	var version *wire.VersionError
+	var response *wire.ErrorResponse
+	switch {
+	case errors.As(err, &response):
+	case errors.As(err, &version):
+		response = &wire.ErrorResponse{
+			Code:    wire.FeatureNotSupported,
+			Message: version.Error() + ": pgreplicaproxy supports protocol 3",
+			Hint:    "Use a client of PostgreSQL 7.4 or newer.",
+		}
+		if version.Version.Major() < 3 {
+			return response.AppendLegacy(nil)
+		}
+	case errors.Is(err, wire.ErrMalformed):
+		response = &wire.ErrorResponse{Code: wire.ProtocolViolation, Message: "invalid startup packet"}
+	default:
+		return nil
+	}
+	message, err := response.AppendBinary(nil)
+	if err != nil {
+		return nil
+	}
+	return message
+}

@@ -1,0 +1,146 @@
+package tlsfront
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/internal/socket"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// alpn is the protocol name of PostgreSQL in TLS (IANA registry of ALPN protocol IDs; src/include/libpq/pqcomm.h).
+const alpn = "postgresql"
+
+// Answers to negotiation requests ("SSL Session Encryption", "GSSAPI Session Encryption").
+var (
+	acceptSSL    = []byte{'S'}
+	refuseGSSENC = []byte{'N'}
+)
+
+var (
+	errTLSRequired = &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: "connection requires TLS",
+		Hint:    "Connect with sslmode=require, or better sslmode=verify-full.",
+	}
+	errNoALPN    = errors.New("direct TLS without ALPN protocol " + alpn)
+	errInsideTLS = errors.New("negotiation request inside TLS")
+)
+
+// negotiation is the opening of one connection, up to the packet that says what the client wants.
+type negotiation struct {
+	config   *Config
+	socket   *socket.Socket
+	deadline time.Time
+
+	tls   *tls.Conn // nil before TLS
+	leaf  presentedLeaf
+	stage string
+}
+
+// conn is the connection as far as it has come.
+func (n *negotiation) conn() net.Conn {
+	if n.tls != nil {
+		return n.tls
+	}
+	return n.socket
+}
+
+// run answers at most one SSLRequest and one GSSENCRequest, in either order, and returns the client behind them.
+func (n *negotiation) run(ctx context.Context) (*Client, error) {
+	if err := n.socket.SetDeadline(n.deadline); err != nil {
+		return nil, err
+	}
+	n.stage = "opening"
+	gssAsked := false
+	for {
+		opening, err := wire.ReadOpening(n.socket)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case opening.Kind == wire.KindTLS && !gssAsked:
+			n.socket.Unread([]byte{wire.TLSRecordHandshake})
+			return n.direct(ctx)
+		case opening.Kind == wire.KindSSL:
+			if _, err := n.socket.Write(acceptSSL); err != nil {
+				return nil, err
+			}
+			if err := n.handshake(ctx); err != nil {
+				return nil, err
+			}
+			return n.inside()
+		case opening.Kind == wire.KindGSSENC && !gssAsked:
+			gssAsked = true
+			if _, err := n.socket.Write(refuseGSSENC); err != nil {
+				return nil, err
+			}
+		case opening.Kind == wire.KindCancel: // libpq before 17 cancels in the clear, whatever its session uses
+			return n.client(opening), nil
+		case opening.Kind == wire.KindStartup:
+			if !n.config.PlaintextAllowed {
+				return nil, errTLSRequired
+			}
+			return n.client(opening), nil
+		default:
+			return nil, repeated(opening.Kind)
+		}
+	}
+}
+
+// direct serves a client that opened with TLS at once. ALPN is mandatory then, so that a client of another protocol
+// cannot be led here (ALPACA).
+func (n *negotiation) direct(ctx context.Context) (*Client, error) {
+	if err := n.handshake(ctx); err != nil {
+		return nil, err
+	}
+	if n.tls.ConnectionState().NegotiatedProtocol != alpn {
+		return nil, errNoALPN
+	}
+	return n.inside()
+}
+
+func (n *negotiation) handshake(ctx context.Context) error {
+	n.stage = "tls"
+	conn := tls.Server(n.socket, n.config.TLS)
+	if err := conn.HandshakeContext(withLeaf(ctx, &n.leaf)); err != nil {
+		return fmt.Errorf("tls handshake: %w", err)
+	}
+	n.tls = conn
+	return nil
+}
+
+// inside reads the one packet that may come first inside TLS. A negotiation request there closes the connection without
+// an answer (CVE-2026-14681).
+func (n *negotiation) inside() (*Client, error) {
+	n.stage = "startup"
+	opening, err := wire.ReadOpening(n.tls)
+	switch {
+	case err != nil:
+		return nil, err
+	case opening.Kind != wire.KindStartup && opening.Kind != wire.KindCancel:
+		return nil, errInsideTLS
+	}
+	return n.client(opening), nil
+}
+
+func (n *negotiation) client(opening wire.Opening) *Client {
+	c := &Client{Conn: n.conn(), Opening: opening, Deadline: n.deadline}
+	if n.tls != nil {
+		state := n.tls.ConnectionState()
+		c.TLS, c.Leaf = &state, n.leaf.cert.Leaf
+	}
+	return c
+}
+
+// repeated is PostgreSQL's answer to a request that may come only once: to it, the code is then a protocol version.
+func repeated(kind wire.Kind) error {
+	return &wire.ErrorResponse{
+		Code:    wire.FeatureNotSupported,
+		Message: "unsupported frontend protocol: unexpected " + kind.String(),
+	}
+}
