@@ -1,0 +1,115 @@
+package backends
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/policy"
+)
+
+// Status says how the monitor fares with a server, beside the server's role. The zero value is [Unknown].
+type Status uint8
+
+// The statuses. Where a role is kept, it is the last one that the server told, and kept for 30 s at most after it was told.
+const (
+	// Unknown is a server that was not asked yet, or did not answer its first questions so far.
+	Unknown Status = iota
+	// Up is a server that answers and lets the monitor log in. All is well.
+	Up
+	// Starting is alive and takes no sessions: it starts, stops, recovers, or has hot_standby off (57P03).
+	Starting
+	// Saturated is alive and has no connection left for the monitor (53300). The role is kept.
+	Saturated
+	// Misconfigured is alive, and something about the monitor's access has to be mended: TLS, role, password, database,
+	// privileges. The role is kept.
+	Misconfigured
+	// Failing is alive, and answers with another error that says nothing about its role. The role is kept.
+	Failing
+	// Blind is a server that could not be asked for a fault of this side: the resolver, file descriptors, memory. The
+	// role is kept.
+	Blind
+	// NoLogin still answers on the session that the monitor had open, and lets nobody log in any more: its postmaster
+	// hangs, or a lock holds logins up. New sessions are not placed there (the role is unknown); sessions that are there
+	// work as before, in the role of State.Claim.
+	NoLogin
+	// Down is a server whose address refuses connections, or which breaks every one.
+	Down
+	// Silent is a server that left several questions in a row unanswered.
+	Silent
+	// Conflict is a server that says it is the primary while another one says so too. Neither is served.
+	Conflict
+	// Foreign is a server of another cluster, by its system identifier. It is not served.
+	Foreign
+)
+
+var statusNames = [...]string{
+	Unknown: "unknown", Up: "up", Starting: "starting", Saturated: "saturated", Misconfigured: "misconfigured",
+	Failing: "failing", Blind: "blind", NoLogin: "no login", Down: "down", Silent: "silent", Conflict: "conflict",
+	Foreign: "foreign",
+}
+
+// String returns the status in the words of logs and pages.
+func (s Status) String() string {
+	if int(s) < len(statusNames) {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("Status(%d)", s)
+}
+
+// State is what is known of one server at one moment. It is a plain value.
+type State struct {
+	Target Target
+	// Role is what new sessions may use the server as; policy.Unknown keeps them away.
+	Role policy.Role
+	// Claim is what the server itself said last, policy.Unknown where that is not to be believed any more. It differs from
+	// Role with the statuses NoLogin, Conflict and Foreign.
+	Claim  policy.Role
+	Status Status
+	// Detail says in a few words what is wrong ("connection refused"), without secrets and fit for a client. It is empty
+	// when all is well.
+	Detail string
+	// Since is when Role or Status changed last; the zero time before the first change.
+	Since time.Time
+	// SystemIdentifier, Timeline, ServerVersion and LeafHash are as of the last answer, zero before the first.
+	// The identifier tells clusters apart (manual, "Control Data Functions", pg_control_system).
+	SystemIdentifier string
+	// Timeline is that of a primary. Of a standby it is not known, and zero.
+	Timeline uint32
+	// ServerVersion is the parameter server_version, such as "17.2 (Debian 17.2-1)".
+	ServerVersion string
+	// LeafHash is the SHA-256 of the certificate that the server presented to the monitor, in DER; zero without TLS.
+	LeafHash [32]byte
+}
+
+// Snapshot is what is known of a cluster at one moment. It never changes once published; everyone may read it.
+type Snapshot struct {
+	// States are in the order of MonitorConfig.Targets.
+	States []State
+	// Backends are the same servers as package policy sees them.
+	Backends []policy.Backend
+
+	changed chan struct{}
+}
+
+// Changed returns a channel that is closed when a newer snapshot exists.
+func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
+
+// State returns the state of the server of that name, and whether there is one.
+func (s *Snapshot) State(name string) (State, bool) {
+	for _, st := range s.States {
+		if st.Target.Name == name {
+			return st, true
+		}
+	}
+	return State{}, false
+}
+
+func newSnapshot(states []State) *Snapshot {
+	s := &Snapshot{States: states, Backends: make([]policy.Backend, len(states)), changed: make(chan struct{})}
+	for i, st := range states {
+		s.Backends[i] = policy.Backend{
+			Name: st.Target.Name, Role: st.Role, Weight: st.Target.Weight, Detail: st.Detail,
+		}
+	}
+	return s
+}

@@ -1,0 +1,82 @@
+package backends
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"slices"
+)
+
+// TLSMode says how much of TLS a server must offer and prove. The words mean what they mean for libpq's sslmode (manual,
+// "SSL Support"). The zero value is [TLSOff].
+type TLSMode uint8
+
+// The TLS modes.
+const (
+	// TLSOff speaks no TLS.
+	TLSOff TLSMode = iota
+	// TLSRequire encrypts and looks at no certificate, which keeps out those who only listen.
+	TLSRequire
+	// TLSVerifyCA wants a certificate that one of the roots vouches for, for whatever name.
+	TLSVerifyCA
+	// TLSVerifyFull wants in addition that the certificate is for the server's name. Unlike libpq, and like every browser,
+	// it looks at the subject alternative names only, never at the common name.
+	TLSVerifyFull
+)
+
+var tlsModeNames = [...]string{
+	TLSOff: "off", TLSRequire: "require", TLSVerifyCA: "verify-ca", TLSVerifyFull: "verify-full",
+}
+
+// String returns the word the configuration uses.
+func (m TLSMode) String() string {
+	if int(m) < len(tlsModeNames) {
+		return tlsModeNames[m]
+	}
+	return fmt.Sprintf("TLSMode(%d)", m)
+}
+
+// ParseTLSMode returns the mode that a word of the configuration names.
+func ParseTLSMode(s string) (TLSMode, error) {
+	if i := slices.Index(tlsModeNames[:], s); i >= 0 {
+		return TLSMode(i), nil
+	}
+	return 0, fmt.Errorf(`%q is not a TLS mode: write "off", "require", "verify-ca" or "verify-full"`, s)
+}
+
+// Verified reports whether a server reached in this mode is known to be the one that was meant. That is so for
+// [TLSVerifyFull] alone: with [TLSVerifyCA] it may be any server that has a certificate of the same CA.
+func (m TLSMode) Verified() bool { return m == TLSVerifyFull }
+
+// Target is one server and the way to it. It is a plain value; nothing writes to RootCAs.
+type Target struct {
+	// Cluster and Name say which server it is; Name is unique in its cluster.
+	Cluster, Name string
+	// Network is "tcp", and Address a host and port, or "unix", and Address the path of the socket itself:
+	// the server's directory and in it .s.PGSQL.<port>.
+	Network, Address string
+	// TLS is ignored for unix sockets, on which PostgreSQL speaks none.
+	TLS TLSMode
+	// RootCAs are the roots for the two modes that verify. Nil means the system's.
+	RootCAs *x509.CertPool
+	// ServerName is the name that is verified, and sent in SNI. Empty means the host of Address.
+	ServerName string
+	// Weight is passed on in policy.Backend.
+	Weight int
+}
+
+// Secure reports whether nobody on the way can read or change what is sent, or pass for the server: a unix socket, or
+// TLS in a verified mode. Only there may a password travel in clear.
+func (t Target) Secure() bool { return t.Network == "unix" || t.TLS.Verified() }
+
+// serverName returns the name to verify.
+func (t Target) serverName() string {
+	if t.ServerName != "" {
+		return t.ServerName
+	}
+	host, _, err := net.SplitHostPort(t.Address)
+	if err != nil {
+		return t.Address
+	}
+	return host
+}

@@ -1,0 +1,166 @@
+package backends
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// breath is the least time between the beginnings of two probes, but for those that confirm the first: however often
+// clients complain of a server, and however often it ends the monitor's session, it is not asked more often.
+const breath = 100 * time.Millisecond
+
+// watcher asks one server. All of it but wake belongs to the goroutine in watch.
+type watcher struct {
+	config *MonitorConfig
+	target Target
+	wake   chan struct{} // has one place: a suspicion
+
+	session *session // nil for none
+	// fresh is when the session began; stale wants another one whatever the time.
+	fresh time.Time
+	stale bool
+	record
+}
+
+// watch asks the server over and over, and reports what it is found to be, until the context ends.
+func (w *watcher) watch(ctx context.Context, report func(observation)) {
+	defer w.leave()
+	for {
+		began := time.Now()
+		o := w.probe(ctx)
+		if ctx.Err() != nil { // what it was interrupted in says nothing
+			return
+		}
+		w.record = w.fold(o, time.Now())
+		report(w.observation)
+		w.rest(ctx, began)
+	}
+}
+
+// probe logs in if that is due, and asks. A session is given up for the next one only when that works: a server that lets
+// nobody log in may well answer on the old one.
+func (w *watcher) probe(ctx context.Context) outcome {
+	var o outcome
+	if w.due() <= 0 {
+		fresh, answer, err := w.enter(ctx)
+		if err == nil {
+			w.leave()
+			w.session, w.fresh, w.stale = fresh, time.Now(), false
+			return outcome{reading: &answer, loggedIn: true}
+		}
+		w.stale = true
+		o.login = diagnose(err)
+		if o.login.gone() { // a server that is shutting down waits for our session too
+			w.leave()
+		}
+		if w.session == nil {
+			return o
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.config.Timeout)
+	defer cancel()
+	answer, err := w.session.ask(ctx)
+	if err != nil {
+		o.query = diagnose(err)
+		if w.session.over() {
+			w.leave()
+		}
+		return o
+	}
+	o.reading = &answer
+	return o
+}
+
+// due returns the time until a login is due.
+func (w *watcher) due() time.Duration {
+	if w.session == nil || w.stale {
+		return 0
+	}
+	return time.Until(w.fresh.Add(w.config.FreshLogin))
+}
+
+// enter opens a session and asks its first question. A refused connection is tried once more, so that the answer is
+// certain.
+func (w *watcher) enter(ctx context.Context) (*session, reading, error) {
+	s, answer, err := w.enterOnce(ctx)
+	if dial := (*DialError)(nil); errors.As(err, &dial) && dial.Refused() {
+		return w.enterOnce(ctx)
+	}
+	return s, answer, err
+}
+
+// enterOnce gives one login and one question together the time of one probe.
+func (w *watcher) enterOnce(ctx context.Context) (*session, reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.config.Timeout)
+	defer cancel()
+	s, err := logIn(ctx, w.target, w.config.Credentials, w.config.Timeout)
+	if err != nil {
+		return nil, reading{}, err
+	}
+	answer, err := s.ask(ctx)
+	if err != nil {
+		s.close()
+		return nil, reading{}, err
+	}
+	return s, answer, nil
+}
+
+// rest waits until the next probe is due: because it is time, because somebody suspects the server, or because the session
+// ended, which is how a crash shows long before it is time.
+func (w *watcher) rest(ctx context.Context, began time.Time) {
+	pause := w.pause(w.config.Interval)
+	if pause == 0 {
+		return
+	}
+	if w.status == Up {
+		pause = min(pause, w.due())
+	}
+	// The jitter keeps several proxies from asking in step. It only shortens, so that an interval is a bound.
+	pause -= time.Duration(rand.Float64() * 0.2 * float64(pause))
+	tick := time.NewTimer(pause)
+	defer tick.Stop()
+	ended, stop := w.listen(ctx)
+	defer stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-tick.C:
+		return
+	case <-w.wake:
+	case <-ended:
+	}
+	w.stale = true
+	select {
+	case <-ctx.Done():
+	case <-time.After(breath - time.Since(began)):
+	}
+}
+
+// listen keeps a read pending on the session until stop is called, which waits for its end. The channel is closed when
+// the session is over; it is nil when there is no session.
+func (w *watcher) listen(ctx context.Context) (ended <-chan struct{}, stop func()) {
+	s := w.session
+	if s == nil {
+		return nil, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	over, done := make(chan struct{}), make(chan struct{})
+	go s.listen(ctx, over, done)
+	return over, func() {
+		cancel()
+		<-done
+		if s.over() {
+			w.leave()
+		}
+	}
+}
+
+// leave ends the session, if there is one.
+func (w *watcher) leave() {
+	if w.session != nil {
+		w.session.close()
+		w.session = nil
+	}
+}
