@@ -1,0 +1,210 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// attemptTimeout bounds one attempt at one of several servers, from the dial to the first byte of its answer: a server
+// whose postmaster is stopped still accepts TCP connections, and then says nothing. The last candidate has all the time
+// that the login has left.
+const attemptTimeout = 5 * time.Second
+
+// pending is what was read past the login and belongs to the relay.
+type pending struct{ fromClient, fromServer []byte }
+
+// login takes the session from the startup packet to the server's first ReadyForQuery.
+func (s *session) login(ctx context.Context) (pending, error) {
+	if err := s.place(); err != nil {
+		return pending{}, err
+	}
+	server, first, err := s.connect(ctx)
+	if err != nil {
+		return pending{}, err
+	}
+	a := authentication{
+		session: s,
+		up:      wire.NewReader(s.client.Conn),
+		down:    server.reader,
+		leg:     server.conn,
+	}
+	if err := a.run(first); err != nil {
+		return pending{}, err
+	}
+	if err := s.undeadline(); err != nil {
+		return pending{}, err
+	}
+	rest, err := s.settle(server.conn)
+	return pending{fromClient: a.up.Partial(), fromServer: rest}, err
+}
+
+// serverLeg is a server that has answered the startup packet.
+type serverLeg struct {
+	conn   *backends.Conn
+	reader *wire.Reader
+}
+
+// connect tries the candidates in turn and returns the first that answers, with its first message. Nothing but the
+// startup packet was sent by then, so moving on is safe.
+func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) {
+	var failures error
+	for i, name := range s.decision.Backends {
+		last := i == len(s.decision.Backends)-1
+		leg, first, err := s.attempt(ctx, s.cluster.targets[name], last)
+		if err == nil && !last && turnedAway(first) {
+			s.detach()
+			err = fmt.Errorf("%s turned the session away before authentication", name)
+		}
+		if err == nil {
+			return leg, first, nil
+		}
+		failures = errors.Join(failures, err)
+		s.cluster.monitor.Suspect(name)
+		if ctx.Err() != nil || time.Now().After(s.client.Deadline) {
+			break
+		}
+	}
+	return serverLeg{}, wire.Message{}, errors.Join(errUnreachable(s.decision), failures)
+}
+
+// attempt dials one server, sends the startup packet and reads the first message of the answer.
+func (s *session) attempt(ctx context.Context, target backends.Target, last bool) (serverLeg, wire.Message, error) {
+	deadline := s.client.Deadline
+	if soon := time.Now().Add(attemptTimeout); !last && soon.Before(deadline) {
+		deadline = soon
+	}
+	dialCtx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	conn, err := backends.Dial(dialCtx, target)
+	if err != nil {
+		return serverLeg{}, wire.Message{}, err
+	}
+	if err := s.attach(target, conn.Conn); err != nil {
+		_ = conn.Close()
+		return serverLeg{}, wire.Message{}, err
+	}
+	leg := serverLeg{conn: conn, reader: wire.NewReader(conn)}
+	first, err := s.introduce(leg, deadline)
+	if err != nil {
+		s.detach()
+		return serverLeg{}, wire.Message{}, fmt.Errorf("start session on %s: %w", target.Name, err)
+	}
+	return leg, first, nil
+}
+
+// introduce sends the startup packet and waits for the answer.
+func (s *session) introduce(leg serverLeg, deadline time.Time) (wire.Message, error) {
+	packet, err := s.startup().AppendBinary(nil)
+	if err != nil {
+		return wire.Message{}, err
+	}
+	stop := time.AfterFunc(time.Until(deadline), func() { _ = leg.conn.SetReadDeadline(time.Unix(1, 0)) })
+	if _, err := leg.conn.Write(packet); err != nil {
+		stop.Stop()
+		return wire.Message{}, err
+	}
+	first, err := leg.reader.Next(wire.MaxLogin)
+	if !stop.Stop() { // the deadline it has set would end a later read
+		return wire.Message{}, errors.Join(err, os.ErrDeadlineExceeded)
+	}
+	return first, err
+}
+
+// turnedAway reports whether a server refused before it asked for anything, for a reason that another server of the
+// cluster need not have: it is starting, stopping or full.
+func turnedAway(m wire.Message) bool {
+	if m.Type != wire.TypeErrorResponse {
+		return false
+	}
+	state, err := m.SQLState()
+	return err == nil && (state == wire.CannotConnectNow || state == wire.TooManyConnections)
+}
+
+// settle passes on what the server says between AuthenticationOk and its first ReadyForQuery, notes the cancel key on
+// the way, and returns what was read behind. A server whose in_hot_standby says that it has another role than the session
+// was placed for is left before the client hears that it may begin.
+func (s *session) settle(server io.Reader) ([]byte, error) {
+	var buf []byte
+	for {
+		chunk := make([]byte, 4096)
+		n, err := server.Read(chunk)
+		buf = append(buf, chunk[:n]...)
+		rest, ready, lookErr := s.look(buf)
+		if done := len(buf) - len(rest); done > 0 && (lookErr == nil || errors.As(lookErr, new(*serverError))) {
+			if err := s.write(buf[:done]); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case lookErr != nil:
+			return nil, lookErr
+		case ready:
+			return rest, nil
+		case err != nil:
+			return nil, fmt.Errorf("server closed the session before it was ready: %w", err)
+		}
+		buf = append([]byte(nil), rest...)
+	}
+}
+
+// look walks over the whole messages of buf up to the first ReadyForQuery and returns what follows them.
+func (s *session) look(buf []byte) (rest []byte, ready bool, err error) {
+	for rest = buf; ; {
+		m, after, ok, err := wire.CutMessage(rest, wire.MaxLogin)
+		if err != nil || !ok {
+			return rest, false, err
+		}
+		switch rest = after; m.Type {
+		case wire.TypeReadyForQuery:
+			return rest, true, nil
+		case wire.TypeErrorResponse:
+			state, _ := m.SQLState()
+			return rest, false, &serverError{sqlState: state}
+		case wire.TypeBackendKeyData:
+			if err := s.noteKey(m); err != nil {
+				return rest, false, err
+			}
+		case wire.TypeParameterStatus:
+			if err := s.checkRole(m); err != nil {
+				return rest, false, err
+			}
+		}
+	}
+}
+
+// noteKey remembers where a CancelRequest with this key belongs.
+func (s *session) noteKey(m wire.Message) error {
+	key, err := wire.ParseBackendKeyData(m)
+	if err != nil {
+		return err
+	}
+	s.forget()
+	s.forget = s.server.cancels.add(key, s.target)
+	return nil
+}
+
+// checkRole compares in_hot_standby, which servers from 14 on report, with what the session was placed for: a promotion
+// between the monitor's question and this login would show here first.
+func (s *session) checkRole(m wire.Message) error {
+	name, value, ok := m.ParameterStatus()
+	if !ok || name != "in_hot_standby" {
+		return nil
+	}
+	role := policy.Primary
+	if value == "on" {
+		role = policy.Replica
+	}
+	if s.decision.Target.Serves(role, s.decision.Fallback) {
+		return nil
+	}
+	s.cluster.monitor.Suspect(s.target.Name)
+	return errWrongRole(s.target.Name, s.decision)
+}

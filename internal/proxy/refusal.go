@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// Everything a client may read of an error is in this file. Other errors stay in the log, and the client gets
+// errInternal.
+
+var (
+	errShutdown = &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: "terminating connection because the proxy is shutting down",
+	}
+	errInternal = &wire.ErrorResponse{
+		Code:    wire.InternalError,
+		Message: "the proxy could not serve the session",
+		Hint:    "The log of pgreplicaproxy says why.",
+	}
+	errNoUser = &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: "no PostgreSQL user name specified in startup packet",
+	}
+	errNoAnswer = &wire.ErrorResponse{
+		Code:    wire.ProtocolViolation,
+		Message: "expected a password message",
+	}
+	errTimeout = &wire.ErrorResponse{
+		Code:    wire.CannotConnectNow,
+		Message: "login took too long",
+		Hint:    "Retry; login_timeout in the proxy's configuration bounds a login.",
+	}
+)
+
+func errMonitorUser(user string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: fmt.Sprintf("role %q is the proxy's own monitor and cannot log in through it", user),
+		Hint:    "Connect as another role, or set allow_as_client in the monitor block of the proxy's configuration.",
+	}
+}
+
+func errReplication(value string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidParameterValue,
+		Message: fmt.Sprintf("invalid value for parameter %q: %q", "replication", value),
+		Hint:    `Valid values are: "false", 0, "true", 1, "database".`,
+	}
+}
+
+// errUndecided turns a decision that serves nobody into what the client is told.
+func errUndecided(d policy.Decision, q policy.Request) error {
+	switch {
+	case d.Verdict == policy.Unavailable:
+		return &wire.ErrorResponse{
+			Code: wire.CannotConnectNow, Message: d.Reason, Hint: "Retry in a few seconds.",
+		}
+	case q.Replication:
+		return &wire.ErrorResponse{
+			Code: wire.InvalidAuthorizationSpecification, Message: d.Reason,
+			Hint: "A route block with replication = true in the proxy's configuration would allow it.",
+		}
+	default:
+		return &wire.ErrorResponse{
+			Code: wire.InvalidCatalogName, Message: d.Reason,
+			Hint: "The route blocks of the proxy's configuration say which databases it serves.",
+		}
+	}
+}
+
+func errUnreachable(d policy.Decision) error {
+	return &wire.ErrorResponse{
+		Code:    wire.CannotConnectNow,
+		Message: fmt.Sprintf("no %s of cluster %q could be reached", d.Target, d.Cluster),
+		Detail:  fmt.Sprintf("Tried: %v.", d.Backends),
+		Hint:    "Retry in a few seconds; the log of pgreplicaproxy says why.",
+	}
+}
+
+func errMethod(backend, cluster, method string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: fmt.Sprintf("server %q asks for %s authentication, which cluster %q does not allow", backend, method, cluster),
+		Hint:    "Let pg_hba.conf on the server ask for scram-sha-256, or add the method to allow_authentication.",
+	}
+}
+
+func errInsecure(backend, method string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: fmt.Sprintf("server %q asks for %s authentication over a connection that does not protect it", backend, method),
+		Hint:    `It needs backend_tls with mode = "verify-full", or a unix socket to the server.`,
+	}
+}
+
+func errTrusted(backend, cluster, user string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: fmt.Sprintf("server %q asks no authentication of user %q, which cluster %q does not allow", backend, user, cluster),
+		Hint:    "pg_hba.conf on the server trusts the proxy's address: use scram-sha-256 there.",
+	}
+}
+
+func errChannelBinding(backend string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: fmt.Sprintf("SCRAM channel binding cannot reach server %q through the proxy", backend),
+		Detail:  "The client binds its login to the certificate it was shown, and the server has another one.",
+		Hint: "Give the server and the proxy the same certificate, or connect the proxy to the server by a unix socket or " +
+			"without TLS, or connect with channel_binding=disable.",
+	}
+}
+
+func errWrongRole(backend string, d policy.Decision) *wire.ErrorResponse {
+	return &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: fmt.Sprintf("server %q is no longer a %s", backend, d.Target),
+		Hint:    "Reconnect to reach the right server.",
+	}
+}
+
+func errFenced(st backends.State, target policy.Target) *wire.ErrorResponse {
+	e := &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: fmt.Sprintf("terminating connection because server %q can no longer serve as %s", st.Target.Name, target),
+		Detail:  fmt.Sprintf("It is %s now.", st.Role),
+		Hint:    "Reconnect to reach the right server.",
+	}
+	if st.Detail != "" {
+		e.Detail = fmt.Sprintf("It is %s now: %s.", st.Role, st.Detail)
+	}
+	return e
+}
+
+// forClient returns what the client is told about err.
+func forClient(err error) *wire.ErrorResponse {
+	var response *wire.ErrorResponse
+	if errors.As(err, &response) {
+		return response
+	}
+	return errInternal
+}

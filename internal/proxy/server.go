@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/relay"
+	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// Config is what a [Server] is made of. It is read only once in use.
+type Config struct {
+	Clusters []ClusterConfig
+	Routes   policy.Rules
+	// DrainTimeout is how long sessions of a promoted replica may go on until they are idle; zero is 30 s.
+	DrainTimeout time.Duration
+	// Logger gets one line for each session at its end, and one for each change of a server; nil is silent.
+	Logger *slog.Logger
+}
+
+// ClusterConfig is one cluster as an operator describes it.
+type ClusterConfig struct {
+	// Monitor holds the servers and how they are watched; Monitor.Cluster is the cluster's name. Its Logger is set by New.
+	Monitor backends.MonitorConfig
+	// Allow is what a server may ask of a client.
+	Allow Methods
+	// AllowMonitorUser lets clients log in as the monitor's role, which is refused otherwise.
+	AllowMonitorUser bool
+}
+
+// cluster is a cluster at work.
+type cluster struct {
+	ClusterConfig
+	monitor *backends.Monitor
+	targets map[string]backends.Target
+}
+
+// Server carries sessions. Its methods may be called from anywhere.
+type Server struct {
+	routes       policy.Rules
+	clusters     map[string]*cluster
+	drainTimeout time.Duration
+	log          *slog.Logger
+
+	cancels cancelTable
+	lastID  atomic.Uint64
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	draining *relay.Ending // set once every session is to end
+	empty    chan struct{} // closed and renewed whenever the last session leaves
+}
+
+// New returns a Server of cfg. Nothing is watched and nobody is served before Run.
+func New(cfg Config) *Server {
+	s := &Server{
+		routes:       cfg.Routes,
+		clusters:     make(map[string]*cluster),
+		drainTimeout: cfg.DrainTimeout,
+		log:          cfg.Logger,
+		sessions:     make(map[*session]struct{}),
+		empty:        make(chan struct{}),
+	}
+	if s.drainTimeout <= 0 {
+		s.drainTimeout = 30 * time.Second
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	for _, cc := range cfg.Clusters {
+		cc.Monitor.Logger = s.log
+		c := &cluster{
+			ClusterConfig: cc,
+			monitor:       backends.NewMonitor(cc.Monitor),
+			targets:       make(map[string]backends.Target),
+		}
+		for _, t := range cc.Monitor.Targets {
+			c.targets[t.Name] = t
+		}
+		s.clusters[cc.Monitor.Cluster] = c
+	}
+	return s
+}
+
+// Run watches the servers of every cluster, and ends sessions whose server may no longer serve them, until ctx ends.
+func (s *Server) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, c := range s.clusters {
+		wg.Go(func() { c.monitor.Run(ctx) })
+		wg.Go(func() { s.fence(ctx, c) })
+	}
+	wg.Wait()
+}
+
+// Watched is closed when every server of every cluster was asked once, whatever it answered, or ctx has ended.
+func (s *Server) Watched(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, c := range s.clusters {
+			select {
+			case <-c.monitor.FirstRound():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return done
+}
+
+// Snapshot returns what is known of the servers of a cluster, nil for a cluster that does not exist.
+func (s *Server) Snapshot(cluster string) *backends.Snapshot {
+	if c := s.clusters[cluster]; c != nil {
+		return c.monitor.Snapshot()
+	}
+	return nil
+}
+
+// ServeClient is a tlsfront.Handler. It returns when the session is logged in and relayed, or has ended.
+func (s *Server) ServeClient(ctx context.Context, client *tlsfront.Client) {
+	if client.Opening.Kind == wire.KindCancel {
+		s.cancel(ctx, client)
+		return
+	}
+	newSession(s, client).run(ctx)
+}
+
+// decide places a request by what is known now.
+func (s *Server) decide(q policy.Request) policy.Decision {
+	view := make(policy.View, len(s.clusters))
+	for name, c := range s.clusters {
+		view[name] = c.monitor.Snapshot().Backends
+	}
+	return s.routes.Decide(q, view, rand.Float64)
+}
+
+// Sessions returns the number of sessions, those logging in included.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// Drain waits until no session is left. When ctx ends before that, it ends those that are left, with an error that says
+// the proxy is shutting down, and waits for them to be gone, which takes a few seconds at most. Listeners should be
+// closed before.
+func (s *Server) Drain(ctx context.Context) {
+	if s.wait(ctx.Done()) {
+		return
+	}
+	ending := &relay.Ending{Error: errShutdown}
+	s.mu.Lock()
+	s.draining = ending
+	sessions := s.snapshotSessions(nil)
+	s.mu.Unlock()
+	for _, sess := range sessions {
+		sess.end(*ending)
+	}
+	s.wait(nil)
+}
+
+// wait returns true when no session is left, false when stop comes first.
+func (s *Server) wait(stop <-chan struct{}) bool {
+	for {
+		s.mu.Lock()
+		n, empty := len(s.sessions), s.empty
+		s.mu.Unlock()
+		if n == 0 {
+			return true
+		}
+		select {
+		case <-empty:
+		case <-stop:
+			return false
+		}
+	}
+}
+
+// add registers a session; one that comes while all are to end is told so.
+func (s *Server) add(sess *session) {
+	s.mu.Lock()
+	s.sessions[sess] = struct{}{}
+	ending := s.draining
+	s.mu.Unlock()
+	if ending != nil {
+		sess.end(*ending)
+	}
+}
+
+func (s *Server) remove(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, sess)
+	if len(s.sessions) == 0 {
+		close(s.empty)
+		s.empty = make(chan struct{})
+	}
+}
+
+// snapshotSessions lists the sessions that match; nil matches all. The caller holds mu.
+func (s *Server) snapshotSessions(match func(*session) bool) []*session {
+	list := make([]*session, 0, len(s.sessions))
+	for sess := range s.sessions {
+		if match == nil || match(sess) {
+			list = append(list, sess)
+		}
+	}
+	return list
+}

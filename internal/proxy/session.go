@@ -1,0 +1,250 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/relay"
+	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// session is one client from its startup packet to its end. It is in the Server's set all that time, so that it can be
+// ended at any moment.
+type session struct {
+	server  *Server
+	client  *tlsfront.Client
+	id      uint64
+	started time.Time
+
+	request  policy.Request
+	decision policy.Decision
+	cluster  *cluster
+
+	forget func() // removes the cancel key
+	stop   func() bool
+
+	mu     sync.Mutex
+	target backends.Target // of leg
+	leg    net.Conn        // nil before a server was reached
+	relay  *relay.Relay    // nil before the login is complete
+	ending *relay.Ending
+}
+
+func newSession(s *Server, client *tlsfront.Client) *session {
+	return &session{
+		server: s, client: client, id: s.lastID.Add(1), started: time.Now(),
+		forget: func() {},
+	}
+}
+
+// run logs the session in and starts its relay; it does not wait for the session's end.
+func (s *session) run(ctx context.Context) {
+	s.server.add(s)
+	s.stop = context.AfterFunc(ctx, func() { s.end(relay.Ending{Error: errShutdown}) })
+	ready, err := s.login(ctx)
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.log(slog.LevelDebug, "session opened")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.relay = relay.Start(relay.Config{
+		Client: relay.Leg{Conn: s.client.Conn, Pending: ready.fromClient},
+		Server: relay.Leg{Conn: s.leg, Pending: ready.fromServer},
+		Ended:  s.ended,
+	})
+	if s.ending != nil {
+		s.relay.End(*s.ending)
+	}
+}
+
+// end ends the session with an error: by the relay once there is one, before that by cutting the login short.
+func (s *session) end(e relay.Ending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = &e
+	if s.relay != nil {
+		s.relay.End(e)
+		return
+	}
+	s.interrupt()
+}
+
+// interrupt makes every wait of the login fail at once. The caller holds mu.
+func (s *session) interrupt() {
+	past := time.Unix(1, 0)
+	_ = s.client.Conn.SetReadDeadline(past)
+	if s.leg != nil {
+		_ = s.leg.SetDeadline(past)
+	}
+}
+
+// attach makes leg the session's server leg, unless target may no longer serve the session: the role is asked once more
+// here because the fence only sees sessions that have a leg.
+func (s *session) attach(target backends.Target, leg net.Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != nil {
+		return s.ending.Error
+	}
+	st, ok := s.cluster.monitor.Snapshot().State(target.Name)
+	if !ok || !s.decision.Target.Serves(st.Role, s.decision.Fallback) {
+		return errWrongRole(target.Name, s.decision)
+	}
+	s.target, s.leg = target, leg
+	return leg.SetDeadline(s.client.Deadline)
+}
+
+// detach closes the server leg after a failed attempt, so that another one may follow.
+func (s *session) detach() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.leg.Close()
+	s.leg = nil
+}
+
+// undeadline lifts the deadline of the login from both legs, unless the session is to end.
+func (s *session) undeadline() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != nil {
+		return s.ending.Error
+	}
+	return errors.Join(s.client.Conn.SetDeadline(time.Time{}), s.leg.SetDeadline(time.Time{}))
+}
+
+// fail ends a session that did not come to be relayed: the client is told what it may know, the log the rest.
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	if s.leg != nil {
+		_ = s.leg.Close()
+	}
+	if s.ending != nil && s.ending.Error != nil {
+		err = s.ending.Error
+	}
+	s.mu.Unlock()
+	var passed *serverError
+	switch {
+	case errors.As(err, &passed): // the client has the server's own message already
+		s.log(slog.LevelInfo, "session refused by server", "sqlstate", passed.sqlState)
+	case errors.Is(err, errClientGone):
+		s.log(slog.LevelDebug, "client gone during login", "err", err)
+	default:
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+			err = errors.Join(errTimeout, err)
+		}
+		s.log(slog.LevelWarn, "session refused", "err", err)
+		if message, encodeErr := forClient(err).AppendBinary(nil); encodeErr == nil {
+			_ = s.client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = s.client.Conn.Write(message)
+		}
+	}
+	s.leave()
+	_ = s.client.Conn.Close()
+}
+
+// ended is told by the relay how the session went.
+func (s *session) ended(r relay.Result) {
+	level := slog.LevelDebug
+	switch r.Cause {
+	case relay.ServerFailed, relay.Violation:
+		level = slog.LevelWarn
+	case relay.Ended:
+		level = slog.LevelInfo
+	}
+	attrs := []any{"cause", r.Cause.String(), "to_server", r.ToServer, "to_client", r.ToClient}
+	if r.Err != nil {
+		attrs = append(attrs, "err", r.Err)
+	}
+	s.log(level, "session closed", attrs...)
+	s.leave()
+}
+
+// leave takes the session out of everything that knows it.
+func (s *session) leave() {
+	s.stop()
+	s.forget()
+	s.server.remove(s)
+}
+
+// log writes one line about the session. What the client chose stands in attributes only.
+func (s *session) log(level slog.Level, message string, attrs ...any) {
+	if !s.server.log.Enabled(context.Background(), level) {
+		return
+	}
+	s.server.log.With(
+		"session", s.id, "client", s.client.Conn.RemoteAddr().String(), "user", s.request.User,
+		"database", s.request.Database, "cluster", s.decision.Cluster, "backend", s.target.Name,
+		"duration", time.Since(s.started).Round(time.Millisecond),
+	).Log(context.Background(), level, message, attrs...)
+}
+
+// errClientGone is a client that closed its connection in the middle of its login: nobody is left to be told.
+var errClientGone = errors.New("client closed the connection")
+
+// serverError is an ErrorResponse of the server that was passed on to the client.
+type serverError struct{ sqlState string }
+
+func (e *serverError) Error() string { return "server refused the login with SQLSTATE " + e.sqlState }
+
+// clientError wraps an error of the client's connection.
+func clientError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return errors.Join(errClientGone, err)
+	}
+	return err
+}
+
+// write sends b to the client.
+func (s *session) write(b []byte) error {
+	if _, err := s.client.Conn.Write(b); err != nil {
+		return clientError(err)
+	}
+	return nil
+}
+
+// placement turns the startup packet into a request, and the request into a decision.
+func (s *session) place() error {
+	startup := s.client.Opening.Startup
+	s.request = policy.Request{User: startup.User(), Database: startup.Database()}
+	if s.client.TLS != nil {
+		s.request.ServerName = s.client.TLS.ServerName
+	}
+	if s.request.User == "" {
+		return errNoUser
+	}
+	replication, err := startup.Replication()
+	if err != nil {
+		value, _ := startup.Get("replication")
+		return errors.Join(errReplication(value), err)
+	}
+	s.request.Replication = replication
+	s.decision = s.server.decide(s.request)
+	s.cluster = s.server.clusters[s.decision.Cluster]
+	if s.cluster != nil && !s.cluster.AllowMonitorUser && s.request.User == s.cluster.Monitor.Credentials.User {
+		return errMonitorUser(s.request.User)
+	}
+	if s.decision.Verdict != policy.Serve {
+		return errUndecided(s.decision, s.request)
+	}
+	return nil
+}
+
+// startup is the packet that the server is to see: the client's own, with no more than the database changed.
+func (s *session) startup() wire.Startup {
+	startup := s.client.Opening.Startup
+	if startup.Database() == s.decision.Database {
+		return startup
+	}
+	return startup.WithDatabase(s.decision.Database)
+}
