@@ -1,0 +1,121 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/replicon/pgreplicaproxy/internal/proxy"
+	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
+)
+
+// config is one configuration file as the program uses it: plain values, every default filled in, every path ready to
+// open. HCL ends here. It is read only once loaded.
+//
+// Where to read next: config_schema.go for the file's keys, config_defaults.go for what they are when left out, the
+// other config_*.go for what is asked of them, config_diagnostics.go for how mistakes are told.
+type config struct {
+	// StateDir is where the local CA is kept. It need not exist yet.
+	StateDir string
+	// DrainTimeout is how long sessions may go on once they are asked to end. It is positive.
+	DrainTimeout time.Duration
+	// LoginTimeout bounds a login, from accept to AuthenticationOk. It is positive.
+	LoginTimeout time.Duration
+	// Listeners are never empty and never overlap.
+	Listeners []listenerConfig
+	// Certificates are loadable key pairs in the order of the file; none means a certificate of the local CA.
+	Certificates []tlsfront.CertificateFile
+	// Names are further host names and IP addresses for the local CA's certificate, set only without Certificates.
+	Names []string
+	// MinVersion is the least version of TLS that clients may use, as crypto/tls numbers them.
+	MinVersion uint16
+	// Clusters are never empty, each with at least one server.
+	Clusters []proxy.ClusterConfig
+	// Routes name only clusters of Clusters.
+	Routes policy.Rules
+	// LogLevel is the least level logged, LogFormat "auto", "text" or "json".
+	LogLevel  slog.Level
+	LogFormat string
+}
+
+// listenerConfig is one address to accept clients on, in the terms of net.Listen.
+type listenerConfig struct {
+	// Network is "tcp" or "unix".
+	Network string
+	// Address is host:port with the host empty for every interface, or the path of the socket to make.
+	Address string
+	// TLSOptional takes clients without TLS too. It is only ever set for loopback addresses and unix sockets.
+	TLSOptional bool
+}
+
+// loadConfig reads the file at path, with the secrets, keys and certificates it refers to. The configuration is nil
+// when the diagnostics have errors; warnings come with a usable one.
+func loadConfig(path string) (*config, diagnostics) {
+	return readConfig(path, true)
+}
+
+// loadConfigWithoutSecrets is loadConfig for commands that need no secret: monitor passwords are left empty and key
+// files unread, so that it works where they are out of reach.
+func loadConfigWithoutSecrets(path string) (*config, diagnostics) {
+	return readConfig(path, false)
+}
+
+func readConfig(path string, secrets bool) (*config, diagnostics) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	file, diags := parseHCL(path, src)
+	if diags.hasErrors() {
+		return nil, diags
+	}
+	c := converter{dir: filepath.Dir(path), secrets: secrets}
+	c.eval = &hcl.EvalContext{Functions: functions(c.dir)}
+	var raw rawConfig
+	c.diags = gohcl.DecodeBody(file.Body, nil, &raw) // arguments stay expressions
+	cfg := c.convert(&raw)
+	diags.list = c.diags
+	if diags.hasErrors() {
+		return nil, diags
+	}
+	return cfg, diags
+}
+
+// parseHCL reads src as HCL. Only syntax is looked at; the file is usable when there are no errors.
+func parseHCL(path string, src []byte) (*hcl.File, diagnostics) {
+	file, list := hclsyntax.ParseConfig(src, path, hcl.InitialPos)
+	return file, diagnostics{path: path, file: file, list: list}
+}
+
+// convert goes through the whole file, whatever is wrong with parts of it, so that every mistake is told at once.
+func (c *converter) convert(raw *rawConfig) *config {
+	cfg := &config{
+		StateDir:     c.stateDir(raw.StateDir),
+		DrainTimeout: c.duration(raw.DrainTimeout, defaultDrainTimeout, time.Millisecond),
+		LoginTimeout: c.duration(raw.LoginTimeout, defaultLoginTimeout, time.Millisecond),
+		Listeners:    c.listeners(raw.Listeners),
+		Clusters:     c.clusters(raw.Clusters),
+	}
+	c.tls(raw.TLS, cfg)
+	cfg.Routes = c.routes(raw.Routes, raw.Clusters)
+	c.log(raw.Log, cfg)
+	return cfg
+}
+
+func (c *converter) log(raw *rawLog, cfg *config) {
+	if raw == nil {
+		raw = &rawLog{}
+	}
+	cfg.LogLevel = choice(c, raw.Level, defaultLogLevel, oneOf("a log level", map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}))
+	cfg.LogFormat = choice(c, raw.Format, defaultLogFormat, oneOf("a log format", map[string]string{
+		"auto": "auto", "text": "text", "json": "json",
+	}))
+}

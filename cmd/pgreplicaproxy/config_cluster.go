@@ -1,0 +1,177 @@
+package main
+
+import (
+	"regexp"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/proxy"
+)
+
+// labelForm keeps the names of clusters and servers fit for logs, metrics and command lines.
+var labelForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+
+func (c *converter) clusters(blocks []*rawCluster) []proxy.ClusterConfig {
+	if len(blocks) == 0 {
+		c.diags = append(c.diags, &hcl.Diagnostic{
+			Severity: hcl.DiagError, Summary: "No cluster",
+			Detail: `The file names no server. Write cluster "main" { backend "db1" { address = "10.0.0.11:5432" } }.`,
+		})
+	}
+	var list []proxy.ClusterConfig
+	lines := map[string]int{}
+	for _, raw := range blocks {
+		c.label("cluster", raw.Name, raw.NameRange, lines)
+		list = append(list, c.cluster(raw))
+	}
+	return list
+}
+
+// label checks the name of a block against the rules for names and against those before it.
+func (c *converter) label(what, name string, at hcl.Range, lines map[string]int) {
+	if !labelForm.MatchString(name) {
+		c.fail(at, "Bad name", "A %s's name is made of letters, digits, dots, dashes and underscores, a letter or digit first and last.", what)
+	}
+	if line, taken := lines[name]; taken {
+		c.fail(at, "Duplicate name", "The %s on line %d has the name %q already. Give this one another.", what, line, name)
+		return
+	}
+	lines[name] = at.Start.Line
+}
+
+func (c *converter) cluster(raw *rawCluster) proxy.ClusterConfig {
+	cfg := proxy.ClusterConfig{Allow: defaultMethods}
+	cfg.Monitor.Cluster = raw.Name
+	cfg.Monitor.Targets = c.targets(raw)
+	c.backendTLS(raw, cfg.Monitor.Targets)
+	c.authentication(raw, cfg.Monitor.Targets)
+	c.monitor(raw, &cfg)
+	if raw.AllowAuthentication != nil {
+		cfg.Allow = c.methods(raw.AllowAuthentication, cfg.Monitor.Targets)
+	}
+	return cfg
+}
+
+// methods returns what a server may ask for, and wants a protected way to the servers for what can be read on it.
+func (c *converter) methods(a *hcl.Attribute, targets []backends.Target) proxy.Methods {
+	var allow proxy.Methods
+	before := len(c.diags)
+	words := c.words(a)
+	if words == nil && len(c.diags) == before {
+		c.fail(a.Expr.Range(), "No authentication method",
+			"No client could log in. The methods are %s; leave the argument out for scram-sha-256.", quoted(proxy.MethodNames()))
+	}
+	for _, w := range words {
+		m, err := proxy.ParseMethod(w.text)
+		if err != nil {
+			c.fail(w.at, "Unknown word", "%v.", err)
+			continue
+		}
+		allow |= m
+		open := firstOpen(targets)
+		switch {
+		case (m == proxy.MethodPassword || m == proxy.MethodOAuth) && open != "":
+			c.fail(w.at, "Passwords over an open connection",
+				`%q sends what a client proves itself with as it is, and the way to backend %q is not protected. `+
+					`Add backend_tls { mode = "verify-full" }, use a unix socket, or remove the word.`, w.text, open)
+		case m == proxy.MethodTrust:
+			c.warn(w.at, "Servers may let clients in unasked",
+				`With "trust" a server whose pg_hba.conf trusts the proxy's address lets every client of the proxy in, as any role. `+
+					`Prefer scram-sha-256 there, also for this proxy's address.`)
+		}
+	}
+	return allow
+}
+
+// firstOpen names a server the way to which others may read or change, empty if there is none.
+func firstOpen(targets []backends.Target) string {
+	for _, t := range targets {
+		if !t.Secure() {
+			return t.Name
+		}
+	}
+	return ""
+}
+
+// authentication checks the one mode there is, and wants it spelled out where it does not suit every client.
+func (c *converter) authentication(raw *rawCluster, targets []backends.Target) {
+	const relay = "relay"
+	if raw.Authentication != nil {
+		mode, ok := value[string](c, raw.Authentication, aString)
+		if ok && mode != relay {
+			c.fail(raw.Authentication.Expr.Range(), "Unknown word",
+				`This version has authentication = "relay" and no other: every authentication message passes unchanged.`)
+		}
+		return
+	}
+	for _, t := range targets {
+		if t.TLS == backends.TLSOff {
+			continue
+		}
+		c.fail(raw.BackendTLS.Def, "Authentication has to be named",
+			`With TLS to the servers the cluster has to say how logins pass. This version has authentication = "relay": every `+
+				`authentication message passes unchanged. Clients that bind SCRAM to the TLS connection, as psql and pgx do by default, `+
+				`can then log in only where the servers present the very certificate that this proxy presents; with another one they `+
+				`need channel_binding=disable. Write authentication = "relay" to accept that, or leave backend_tls out where a unix `+
+				`socket or a private network protects the way.`)
+		return
+	}
+}
+
+func (c *converter) monitor(raw *rawCluster, cfg *proxy.ClusterConfig) {
+	m := raw.Monitor
+	if m == nil {
+		m = &rawMonitor{Def: raw.Def}
+	}
+	cfg.AllowMonitorUser = c.boolean(m.AllowAsClient, false)
+	cfg.Monitor.Interval = c.duration(m.Interval, defaultMonitorInterval, time.Millisecond)
+	cfg.Monitor.Timeout = c.duration(m.Timeout, defaultMonitorTimeout, time.Millisecond)
+	cfg.Monitor.Credentials = backends.Credentials{
+		User:     c.name(m.User, defaultMonitorUser),
+		Database: c.name(m.Database, defaultMonitorDatabase),
+		Password: c.password(m.Password),
+	}
+	if m.Password == nil && anyTCP(cfg.Monitor.Targets) {
+		c.warn(m.Def, "No password for the monitor",
+			"The servers of cluster %q have to let role %q in without one. Better give it one: password = env(\"PGREPLICAPROXY_MONITOR_PASSWORD\").",
+			raw.Name, cfg.Monitor.Credentials.User)
+	}
+}
+
+func anyTCP(targets []backends.Target) bool {
+	for _, t := range targets {
+		if t.Network == "tcp" {
+			return true
+		}
+	}
+	return false
+}
+
+// password points every diagnostic at the argument's name: the value may stand on further lines, and none of them
+// belongs on a screen. For the same reason HCL's own explanations of a bad value are not passed on.
+func (c *converter) password(a *hcl.Attribute) string {
+	if a == nil || !c.secrets {
+		return ""
+	}
+	call, known := a.Expr.(*hclsyntax.FunctionCallExpr)
+	if known {
+		_, known = c.eval.Functions[call.Name]
+	}
+	before := len(c.diags)
+	password, ok := value[string](c, a, aString)
+	for _, d := range c.diags[before:] {
+		d.Subject, d.Context, d.Expression, d.EvalContext = a.NameRange.Ptr(), nil, nil, nil
+		if !known {
+			d.Summary = "Password cannot be read"
+			d.Detail = `Write password = env("NAME"), file("path"), or a string in double quotes, where ${ and %{ are written $${ and %%{.`
+		}
+	}
+	if ok && (!known || len(call.Args) > 1) {
+		c.warn(a.NameRange, "Password in the file",
+			`Whoever reads this file knows the password. Write password = env("PGREPLICAPROXY_MONITOR_PASSWORD"), or file("path").`)
+	}
+	return password
+}

@@ -1,0 +1,92 @@
+package main
+
+import "github.com/hashicorp/hcl/v2"
+
+// The raw structs are the file as written: which blocks and arguments there are, and where they stand. An argument is
+// nil where it was left out. Nothing is required here: config_*.go say what is missing and how to write it.
+
+type rawConfig struct {
+	StateDir     *hcl.Attribute `hcl:"state_dir,optional"`
+	DrainTimeout *hcl.Attribute `hcl:"drain_timeout,optional"`
+	LoginTimeout *hcl.Attribute `hcl:"login_timeout,optional"`
+
+	Listeners []*rawListener `hcl:"listen,block"`
+	TLS       *rawTLS        `hcl:"tls,block"`
+	Clusters  []*rawCluster  `hcl:"cluster,block"`
+	Routes    []*rawRoute    `hcl:"route,block"`
+	Log       *rawLog        `hcl:"log,block"`
+}
+
+type rawListener struct {
+	Def     hcl.Range      `hcl:",def_range"`
+	Address *hcl.Attribute `hcl:"address,optional"`
+	TLS     *hcl.Attribute `hcl:"tls,optional"`
+}
+
+type rawTLS struct {
+	Certificates []*rawCertificate `hcl:"certificate,block"`
+	Names        *hcl.Attribute    `hcl:"names,optional"`
+	MinVersion   *hcl.Attribute    `hcl:"min_version,optional"`
+}
+
+type rawCertificate struct {
+	Def      hcl.Range      `hcl:",def_range"`
+	CertFile *hcl.Attribute `hcl:"cert_file,optional"`
+	KeyFile  *hcl.Attribute `hcl:"key_file,optional"`
+}
+
+type rawCluster struct {
+	Name      string    `hcl:"name,label"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+	Def       hcl.Range `hcl:",def_range"`
+
+	Authentication      *hcl.Attribute `hcl:"authentication,optional"`
+	AllowAuthentication *hcl.Attribute `hcl:"allow_authentication,optional"`
+
+	Monitor    *rawMonitor    `hcl:"monitor,block"`
+	BackendTLS *rawBackendTLS `hcl:"backend_tls,block"`
+	Backends   []*rawBackend  `hcl:"backend,block"`
+}
+
+type rawMonitor struct {
+	Def           hcl.Range      `hcl:",def_range"`
+	User          *hcl.Attribute `hcl:"user,optional"`
+	Password      *hcl.Attribute `hcl:"password,optional"`
+	Database      *hcl.Attribute `hcl:"database,optional"`
+	Interval      *hcl.Attribute `hcl:"interval,optional"`
+	Timeout       *hcl.Attribute `hcl:"timeout,optional"`
+	AllowAsClient *hcl.Attribute `hcl:"allow_as_client,optional"`
+}
+
+type rawBackendTLS struct {
+	Def        hcl.Range      `hcl:",def_range"`
+	Mode       *hcl.Attribute `hcl:"mode,optional"`
+	RootFile   *hcl.Attribute `hcl:"root_file,optional"`
+	ServerName *hcl.Attribute `hcl:"server_name,optional"`
+}
+
+type rawBackend struct {
+	Name      string         `hcl:"name,label"`
+	NameRange hcl.Range      `hcl:"name,label_range"`
+	Def       hcl.Range      `hcl:",def_range"`
+	Address   *hcl.Attribute `hcl:"address,optional"`
+	Weight    *hcl.Attribute `hcl:"weight,optional"`
+}
+
+type rawRoute struct {
+	Def             hcl.Range      `hcl:",def_range"`
+	Database        *hcl.Attribute `hcl:"database,optional"`
+	DatabasePattern *hcl.Attribute `hcl:"database_pattern,optional"`
+	DatabaseSuffix  *hcl.Attribute `hcl:"database_suffix,optional"`
+	User            *hcl.Attribute `hcl:"user,optional"`
+	SNI             *hcl.Attribute `hcl:"sni,optional"`
+	Cluster         *hcl.Attribute `hcl:"cluster,optional"`
+	Role            *hcl.Attribute `hcl:"role,optional"`
+	Fallback        *hcl.Attribute `hcl:"fallback,optional"`
+	Replication     *hcl.Attribute `hcl:"replication,optional"`
+}
+
+type rawLog struct {
+	Level  *hcl.Attribute `hcl:"level,optional"`
+	Format *hcl.Attribute `hcl:"format,optional"`
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/replicon/pgreplicaproxy/internal/proxy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
+)
+
+func newServeCommand(configPath *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Serve clients until SIGTERM",
+		Long: "Serve clients until SIGTERM or SIGINT, which lets sessions finish for drain_timeout; a second one ends them at once.\n" +
+			"SIGHUP reads the certificate files again.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, diags := loadConfig(*configPath)
+			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
+				return err
+			}
+			log := newLogger(cmd.ErrOrStderr(), cfg.LogLevel, cfg.LogFormat)
+			slog.SetDefault(log) // for what libraries print
+			stop, release := notifyStops()
+			defer release()
+			return serve(stop, cfg, log, nil)
+		},
+	}
+}
+
+// reportDiagnostics prints what is wrong with a configuration, or odd about it, and returns an error if it is unusable.
+func reportDiagnostics(w io.Writer, path string, diags diagnostics) error {
+	if err := diags.write(w); err != nil {
+		return err
+	}
+	if diags.hasErrors() {
+		return notValid(path, diags)
+	}
+	return nil
+}
+
+// service is the program at work.
+type service struct {
+	cfg          *config
+	log          *slog.Logger
+	server       *proxy.Server
+	certificates certificateSource
+	listeners    []net.Listener
+}
+
+// serve runs the service of cfg until it is told to stop. started, where it is not nil, is called when clients are being
+// accepted. An error before that means that nothing was served.
+func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) error {
+	certificates, err := openCertificates(cfg, log)
+	if err != nil {
+		return err
+	}
+	s := &service{
+		cfg: cfg, log: log, certificates: certificates,
+		server: proxy.New(proxy.Config{
+			Clusters: cfg.Clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Logger: log,
+		}),
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	return s.run(stop, started)
+}
+
+// listen binds every address, or none.
+func (s *service) listen() error {
+	for _, l := range s.cfg.Listeners {
+		ln, err := listen(l)
+		if err != nil {
+			s.closeListeners()
+			return err
+		}
+		s.listeners = append(s.listeners, ln)
+	}
+	return nil
+}
+
+func (s *service) closeListeners() {
+	for _, ln := range s.listeners {
+		_ = ln.Close()
+	}
+}
+
+// run serves in this order: watch the servers, accept once each was asked, drain when told to stop, end what is left.
+func (s *service) run(stop stops, started func(*service)) error {
+	// Sessions and monitors outlive the wish to drain, and end with this.
+	ctx, end := context.WithCancel(stop.now)
+	var parts sync.WaitGroup
+	defer func() {
+		end()
+		parts.Wait()
+	}()
+	parts.Go(func() { s.server.Run(ctx) })
+	parts.Go(func() { s.reloadOnHangup(ctx) })
+
+	broken := make(chan error, len(s.listeners))
+	select {
+	case <-s.server.Watched(ctx): // without this, the first clients would find no server known
+		for i := range s.listeners {
+			parts.Go(func() { broken <- s.accept(ctx, i) })
+		}
+		if started != nil {
+			started(s)
+		}
+	case <-stop.drain:
+	}
+	var failed error
+	select {
+	case <-stop.drain:
+	case failed = <-broken:
+		if failed == nil {
+			failed = errors.New("listener closed unexpectedly")
+		}
+	}
+	s.closeListeners()
+	s.drain(stop)
+	return failed
+}
+
+// drain lets sessions finish for the drain timeout, then ends them.
+func (s *service) drain(stop stops) {
+	if n := s.server.Sessions(); n > 0 {
+		s.log.Info("draining", "sessions", n, "timeout", s.cfg.DrainTimeout)
+	}
+	ctx, cancel := context.WithTimeout(stop.now, s.cfg.DrainTimeout)
+	defer cancel()
+	s.server.Drain(ctx)
+	s.log.Info("stopped")
+}
+
+// accept serves one listener until it is closed.
+func (s *service) accept(ctx context.Context, i int) error {
+	l, ln := s.cfg.Listeners[i], s.listeners[i]
+	front := tlsfront.Config{
+		TLS:              tlsfront.ServerConfig(s.certificates.get, s.cfg.MinVersion),
+		PlaintextAllowed: l.TLSOptional,
+		LoginTimeout:     s.cfg.LoginTimeout,
+		Logger:           s.log,
+	}
+	s.log.Info("listening", "address", ln.Addr().String())
+	return front.Serve(ctx, ln, s.server.ServeClient)
+}
+
+// reloadOnHangup reads the certificate files again at every SIGHUP. A set that cannot be read leaves the old one serving.
+func (s *service) reloadOnHangup(ctx context.Context) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			if err := s.certificates.reload(); err != nil {
+				s.log.Error("certificates not reloaded, the old ones stay", "err", err)
+				continue
+			}
+			s.log.Info("certificates reloaded")
+			s.certificates.warn(s.log)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// certificateSource is where the front's certificates come from.
+type certificateSource struct {
+	get      func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	reload   func() error
+	warnings func() []string
+}
+
+// openCertificates opens the certificate files of the configuration, or the local CA where it names none.
+func openCertificates(cfg *config, log *slog.Logger) (certificateSource, error) {
+	var source certificateSource
+	if len(cfg.Certificates) > 0 {
+		files, err := tlsfront.LoadCertificateFiles(cfg.Certificates)
+		if err != nil {
+			return source, err
+		}
+		source = certificateSource{files.GetCertificate, files.Reload, files.Warnings}
+	} else {
+		ca, err := openLocalCA(cfg)
+		if err != nil {
+			return source, err
+		}
+		source = certificateSource{ca.GetCertificate, func() error { return nil }, ca.Warnings}
+	}
+	source.warn(log)
+	return source, nil
+}
+
+func (c certificateSource) warn(log *slog.Logger) {
+	for _, text := range c.warnings() {
+		log.Warn("certificate", "warning", text)
+	}
+}
+
+// listen binds one address. A socket file that a dead process left behind is replaced; one that somebody serves is not.
+func listen(l listenerConfig) (net.Listener, error) {
+	ln, err := net.Listen(l.Network, l.Address)
+	if err != nil && l.Network == "unix" && errors.Is(err, syscall.EADDRINUSE) && abandoned(l.Address) {
+		if err := os.Remove(l.Address); err != nil {
+			return nil, fmt.Errorf("remove abandoned socket: %w", err)
+		}
+		ln, err = net.Listen(l.Network, l.Address)
+	}
+	if err != nil {
+		return nil, explainListen(l, err)
+	}
+	if l.Network == "unix" {
+		// As PostgreSQL's unix_socket_permissions: who may connect is the server's question, and the directory's.
+		if err := os.Chmod(l.Address, 0o777); err != nil {
+			_ = ln.Close()
+			return nil, fmt.Errorf("listen on %s: %w", l.Address, err)
+		}
+	}
+	return ln, nil
+}
+
+// abandoned reports whether nobody answers at a socket file.
+func abandoned(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// explainListen adds the fix to an error of net.Listen where there is a common one.
+func explainListen(l listenerConfig, err error) error {
+	fix := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		fix = " (another program listens there: stop it, or choose another address in the listen block)"
+	case errors.Is(err, syscall.EACCES):
+		fix = " (not allowed: choose a port above 1023, or grant CAP_NET_BIND_SERVICE)"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		fix = " (no interface of this machine has the address)"
+	}
+	return fmt.Errorf("listen on %s: %w%s", l.Address, err, fix)
+}
