@@ -1,0 +1,54 @@
+# Everything the project can do; CI calls nothing else. `make` alone lists the targets.
+
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PACKAGES    := ./...
+FUZZTIME    ?= 30s
+VERSION     ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/pgreplicaproxy
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgreplicaproxy ./cmd/pgreplicaproxy
+
+.PHONY: demo
+demo: build ## install PostgreSQL if it is missing, serve a throwaway cluster, print psql lines that work
+	@internal/pgcluster/install.sh
+	@bin/pgreplicaproxy demo
+
+.PHONY: test
+test: ## install what the tests need and run all of them, race detector on
+	@internal/e2e/install.sh
+	@internal/e2e/test.sh $(PACKAGES)
+
+.PHONY: short
+short: ## run the tests that need no PostgreSQL
+	go test -short $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each
+	@internal/e2e/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: build ## measure against a direct connection: pgbench and COPY, as ratios
+	@internal/pgcluster/install.sh
+	@go run ./internal/bench
+
+.PHONY: check
+check: ## vet, lint, format, module files, import directions
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@unformatted="$$(go run $(GOFUMPT) -l .)"; if [ -n "$$unformatted" ]; then \
+		echo "run 'make format' for: $$unformatted"; exit 1; fi
+	go mod verify
+	go mod tidy -diff
+	go test -run 'TestImports|TestPackageDocs' ./cmd/pgreplicaproxy
+
+.PHONY: format
+format: ## format the code
+	go run $(GOFUMPT) -w .

@@ -1,0 +1,6 @@
+//go:build !race
+
+package e2e
+
+// raceFlag builds the program like the tests.
+var raceFlag []string

