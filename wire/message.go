@@ -131,6 +131,9 @@ var ErrNoSQLState = errors.New("error response without SQLSTATE")
 // SQLState returns the SQLSTATE of an ErrorResponse.
 func (m Message) SQLState() (string, error) {
 	for field := range bytes.SplitSeq(m.Body, []byte{0}) {
+		if len(field) == 0 { // the end of the fields
+			break
+		}
 		if len(field) == 6 && field[0] == 'C' {
 			return string(field[1:]), nil
 		}

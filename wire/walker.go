@@ -47,7 +47,8 @@ func (w *Walker) Walk(p []byte) (boundary int, err error) {
 			w.left -= n
 			return boundary, nil
 		}
-		if w.header[0] == TypeReadyForQuery && w.left == 1 {
+		// The length is the header's: one byte that is left may be the last of a longer body.
+		if w.header[0] == TypeReadyForQuery && binary.BigEndian.Uint32(w.header[1:]) == 4+1 {
 			w.status = p[i]
 			w.answers++
 		}
