@@ -155,12 +155,12 @@ func TestWeights(t *testing.T) {
 // no longer exact as a float64.
 func TestRollEnds(t *testing.T) {
 	below1 := math.Nextafter(1, 0)
-	for _, weights := range [][]int{{1}, {1, 1}, {3, 7, 1}, {1, 1 << 40}, {1<<53 + 1, 1<<53 + 1, 1<<53 + 1}} {
+	for _, weights := range [][]int64{{1}, {1, 1}, {3, 7, 1}, {1, 1 << 30}, {1<<53 + 1, 1<<53 + 1, 1<<53 + 1}} {
 		var backends []policy.Backend
 		var inOrder []string
 		for i, weight := range weights {
 			inOrder = append(inOrder, fmt.Sprint("db", i))
-			backends = append(backends, policy.Backend{Name: inOrder[i], Role: policy.Replica, Weight: weight})
+			backends = append(backends, policy.Backend{Name: inOrder[i], Role: policy.Replica, Weight: int(weight)})
 		}
 		reversed := slices.Clone(inOrder)
 		slices.Reverse(reversed)
