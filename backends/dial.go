@@ -73,6 +73,7 @@ func (c *Conn) startTLS(sock *socket.Socket, t Target) (stage string, err error)
 	if err := requestTLS(sock); err != nil {
 		return StageSSLRequest, err
 	}
+	sock.StartTLS()
 	conn := tls.Client(sock, tlsConfig(t))
 	if err := conn.Handshake(); err != nil {
 		return StageTLS, err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/internal/socket"
@@ -82,7 +83,8 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 // accepted.
 func temporary(err error) bool {
 	var t interface{ Temporary() bool }
-	return errors.As(err, &t) && t.Temporary()
+	return errors.As(err, &t) && t.Temporary() ||
+		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ENOBUFS) // accept(2); not Temporary to package syscall
 }
 
 // serveConn turns one connection into a client and hands it over.
@@ -110,7 +112,7 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 // checks and port scanners do.
 func (n *negotiation) logEnd(log *slog.Logger, err error) {
 	level := slog.LevelWarn
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		level = slog.LevelDebug
 	}
 	text := ""

@@ -106,6 +106,7 @@ func (n *negotiation) direct(ctx context.Context) (*Client, error) {
 
 func (n *negotiation) handshake(ctx context.Context) error {
 	n.stage = "tls"
+	n.socket.StartTLS()
 	conn := tls.Server(n.socket, n.config.TLS)
 	if err := conn.HandshakeContext(withLeaf(ctx, &n.leaf)); err != nil {
 		return fmt.Errorf("tls handshake: %w", err)

@@ -27,7 +27,9 @@ const (
 // deadlines and Close from anywhere.
 type Socket struct {
 	net.Conn
-	unread []byte
+	unread  []byte
+	records *records // not nil under TLS
+	memory  *Memory  // not nil once detached
 }
 
 // New takes over conn, which is the Socket's from here on, and sets keepalive and user timeout where it is TCP. A
@@ -46,22 +48,44 @@ func New(conn net.Conn) (*Socket, error) {
 	return &Socket{Conn: conn}, nil
 }
 
+// StartTLS says that everything read from now on is TLS records, before the handshake begins. It lets a detached Socket
+// hand them out one at a time.
+func (s *Socket) StartTLS() { s.records = new(records) }
+
 // Unread puts bytes back, to be returned by the next reads before anything of the connection. The Socket keeps p. It must
-// not be called while a Read is under way.
+// not be called while a Read is under way, nor after StartTLS.
 func (s *Socket) Unread(p []byte) {
 	s.unread = append(p, s.unread...)
 }
 
-// Read reads what was put back by Unread, then the connection.
-func (s *Socket) Read(p []byte) (int, error) {
-	if len(s.unread) == 0 {
-		return s.Conn.Read(p)
+// Read reads what was put back by Unread, then the connection; once detached, what was fed to the memory.
+func (s *Socket) Read(p []byte) (n int, err error) {
+	switch {
+	case s.memory != nil && s.records != nil:
+		n, err = s.memory.read(p, s.records.limit())
+	case s.memory != nil:
+		n, err = s.memory.read(p, len(p))
+	case len(s.unread) > 0:
+		n = copy(p, s.unread)
+		if s.unread = s.unread[n:]; len(s.unread) == 0 {
+			s.unread = nil
+		}
+	default:
+		n, err = s.Conn.Read(p)
 	}
-	n := copy(p, s.unread)
-	if s.unread = s.unread[n:]; len(s.unread) == 0 {
-		s.unread = nil
+	if s.records != nil {
+		s.records.advance(p[:n])
 	}
-	return n, nil
+	return n, err
+}
+
+// Write writes to the connection; once detached, to the memory.
+func (s *Socket) Write(p []byte) (int, error) {
+	if s.memory != nil {
+		s.memory.out = append(s.memory.out, p...)
+		return len(p), nil
+	}
+	return s.Conn.Write(p)
 }
 
 // CloseWrite shuts down the sending half, so that the peer reads an end of file and may still answer.
