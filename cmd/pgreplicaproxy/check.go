@@ -33,11 +33,8 @@ though there be warnings, and 2 for any other.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, diags := loadConfig(*configPath)
-			if err := diags.write(cmd.ErrOrStderr()); err != nil {
+			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
 				return err
-			}
-			if cfg == nil {
-				return notValid(*configPath, diags)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %v\n", *configPath, cfg)
 			return err

@@ -26,8 +26,8 @@ const (
 
 	defaultMonitorUser     = "pgreplicaproxy"
 	defaultMonitorDatabase = "postgres"
-	defaultMonitorInterval = time.Second
-	defaultMonitorTimeout  = time.Second
+	defaultMonitorInterval = backends.DefaultInterval
+	defaultMonitorTimeout  = backends.DefaultTimeout
 
 	defaultMethods     = proxy.MethodSCRAM
 	defaultTLSMode     = backends.TLSVerifyFull // of a backend_tls block; without the block there is no TLS

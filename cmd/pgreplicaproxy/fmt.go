@@ -71,11 +71,8 @@ func (f *formatter) format(path string) (bool, error) {
 		name = "stdin"
 	}
 	_, diags := parseHCL(name, src) // hclwrite.Format would make a mess of what is not HCL
-	if diags.hasErrors() {
-		if err := diags.write(f.errOut); err != nil {
-			return false, err
-		}
-		return false, notValid(name, diags)
+	if err := reportDiagnostics(f.errOut, name, diags); err != nil {
+		return false, err
 	}
 	formatted := hclwrite.Format(src)
 	changed := !bytes.Equal(src, formatted)

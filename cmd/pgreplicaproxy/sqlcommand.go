@@ -29,11 +29,8 @@ The password of the configuration is not read and not printed.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, diags := loadConfigWithoutSecrets(*configPath)
-			if cfg == nil {
-				if err := diags.write(cmd.ErrOrStderr()); err != nil {
-					return err
-				}
-				return notValid(*configPath, diags)
+			if cfg == nil { // warnings are for check and serve
+				return reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags)
 			}
 			cluster, err := chooseCluster(cfg.Clusters, args)
 			if err != nil {

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/proxy"
+	"github.com/replicon/pgreplicaproxy/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const (
+	samplePath = "../../pgreplicaproxy.hcl"
+	// inlinePassword stands in files whose diagnostics must not show it.
+	inlinePassword = "hunter2"
+)
+
+// setConfigEnvironment makes the environment the same wherever the tests run.
+func setConfigEnvironment(t *testing.T) {
+	t.Helper()
+	t.Setenv("HOME", "/home/test")
+	t.Setenv("XDG_STATE_HOME", "")
+	t.Setenv("STATE_DIRECTORY", "")
+	t.Setenv("TEST_MONITOR_PASSWORD", "monitor's secret")
+	t.Setenv("PGREPLICAPROXY_MONITOR_PASSWORD", "monitor's secret")
+}
+
+// outcome is what a command line does, for a golden file.
+func outcome(args ...string) string {
+	var stdout, stderr bytes.Buffer
+	code := run(args, strings.NewReader(""), &stdout, &stderr)
+	return fmt.Sprintf("%s%sexit code %d\n", &stdout, &stderr, code)
+}
+
+// compareGolden compares with a golden file, or writes it.
+func compareGolden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (go test -update writes it)", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("differs from %s (-want +got):\n%s", path, diff)
+	}
+}
+
+// loadText loads a configuration from a file of its own, which must be valid.
+func loadText(t *testing.T, dir, text string) *config {
+	t.Helper()
+	path := filepath.Join(dir, "test.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, diags := loadConfig(path)
+	if cfg == nil {
+		t.Fatalf("%v", diags.list)
+	}
+	return cfg
+}
+
+// TestCheckGolden holds what check says of every file in testdata/config, the order included.
+func TestCheckGolden(t *testing.T) {
+	setConfigEnvironment(t)
+	files, err := filepath.Glob("testdata/config/*.hcl")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no test files: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(file, ".hcl")
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			got := outcome("check", "--config", file)
+			compareGolden(t, name+".golden", got)
+			if strings.Contains(got, inlinePassword) {
+				t.Errorf("shows the password:\n%s", got)
+			}
+			if again := outcome("check", "--config", file); again != got {
+				t.Errorf("differs the second time:\n%s", cmp.Diff(got, again))
+			}
+		})
+	}
+}
+
+func TestCheckMissingFile(t *testing.T) {
+	got := outcome("check", "--config", "testdata/config/no-such-file.hcl")
+	for _, want := range []string{"Configuration cannot be read", "no such file", "--config", "exit code 2"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+}
+
+// TestEveryKeyIsConverted compares a file that sets everything with the values it stands for.
+func TestEveryKeyIsConverted(t *testing.T) {
+	setConfigEnvironment(t)
+	got, diags := loadConfig("testdata/config/everything.hcl")
+	if got == nil {
+		t.Fatalf("%v", diags.list)
+	}
+	verified := func(name, address string, weight int) backends.Target {
+		return backends.Target{
+			Cluster: "main", Name: name, Network: "tcp", Address: address,
+			TLS: backends.TLSVerifyFull, ServerName: "db.example.com", Weight: weight,
+		}
+	}
+	want := &config{
+		StateDir:     "testdata/config/state",
+		DrainTimeout: time.Minute,
+		LoginTimeout: 500 * time.Millisecond,
+		Listeners: []listenerConfig{
+			{Network: "tcp", Address: "0.0.0.0:7432"},
+			{Network: "tcp", Address: "[::1]:7432", TLSOptional: true},
+			{Network: "tcp", Address: "127.0.0.1:7433", TLSOptional: true},
+			{Network: "unix", Address: "/run/pgreplicaproxy/.s.PGSQL.7432", TLSOptional: true},
+		},
+		Names:      []string{"db.example.com", "*.db.example.com", "192.0.2.1", "2001:db8::1"},
+		MinVersion: tls.VersionTLS13,
+		Clusters: []proxy.ClusterConfig{
+			{
+				Monitor: backends.MonitorConfig{
+					Cluster: "main",
+					Targets: []backends.Target{
+						verified("db1", "db1.example.com:5432", 3),
+						verified("db2", "[2001:db8::2]:5433", 1),
+						verified("db3", "[2001:db8::3]:5432", 1),
+						{Cluster: "main", Name: "db4", Network: "unix", Address: "/var/run/postgresql/.s.PGSQL.5433", Weight: 1},
+					},
+					Credentials: backends.Credentials{User: "watcher", Password: "fallback", Database: "watched"},
+					Interval:    2 * time.Second,
+					Timeout:     1500 * time.Millisecond,
+				},
+				Allow:            proxy.MethodSCRAM | proxy.MethodMD5 | proxy.MethodPassword | proxy.MethodOAuth | proxy.MethodGSS,
+				AllowMonitorUser: true,
+			},
+			{
+				Monitor: backends.MonitorConfig{
+					Cluster:     "other",
+					Targets:     []backends.Target{{Cluster: "other", Name: "db1", Network: "tcp", Address: "10.0.0.21:5432", Weight: 1}},
+					Credentials: backends.Credentials{User: "pgreplicaproxy", Password: "secret of the file", Database: "postgres"},
+					Interval:    time.Second,
+					Timeout:     time.Second,
+				},
+				Allow: proxy.MethodSCRAM,
+			},
+		},
+		Routes: policy.Rules{Routes: []policy.Route{
+			{
+				DatabasePattern: "app_*", User: "reporting", ServerName: "ro.example.com",
+				Cluster: "main", Target: policy.TargetReplica, Fallback: policy.FallbackNoReplica,
+			},
+			{Cluster: "main", Replication: true},
+			{DatabaseSuffix: "_any", Cluster: "other", Target: policy.TargetAny},
+			{Cluster: "other"},
+		}},
+		LogLevel:  slog.LevelDebug,
+		LogFormat: "json",
+	}
+	if !reflect.DeepEqual(got, want) { // Diff shows Credentials without the password
+		t.Errorf("(-want +got)\n%s", cmp.Diff(want, got))
+	}
+}
+
+// TestSampleIsTheDefaults holds the sample file equal to one that leaves out everything with a default.
+func TestSampleIsTheDefaults(t *testing.T) {
+	setConfigEnvironment(t)
+	got, diags := loadConfig(samplePath)
+	if len(diags.list) > 0 {
+		t.Fatalf("the sample is not clean: %v", diags.list)
+	}
+	want := loadText(t, t.TempDir(), `
+cluster "main" {
+  monitor { password = env("PGREPLICAPROXY_MONITOR_PASSWORD") }
+  backend "db1" { address = "10.0.0.11" }
+  backend "db2" { address = "10.0.0.12" }
+}`)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("(-defaults +sample)\n%s", cmp.Diff(want, got))
+	}
+}
+
+// TestSampleNamesEveryKey finds each argument and block of the schema in the sample, at least in a comment, with
+// the value of the default where a comment shows it.
+func TestSampleNamesEveryKey(t *testing.T) {
+	sample, err := os.ReadFile(samplePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := schemaKeys(reflect.TypeFor[rawConfig]())
+	if len(keys) < 30 {
+		t.Fatalf("found %d keys only: %v", len(keys), keys)
+	}
+	for key, block := range keys {
+		form := `(?m)^[ #]*(\w+ \{ )?` + key + ` +=`
+		if block {
+			form = `(?m)^[ #]*` + key + `( "\w+")? \{`
+		}
+		if !regexp.MustCompile(form).Match(sample) {
+			t.Errorf("the sample does not explain %s", key)
+		}
+	}
+}
+
+// schemaKeys returns the names of all arguments and blocks, with true for blocks.
+func schemaKeys(raw reflect.Type) map[string]bool {
+	keys := map[string]bool{}
+	for i := range raw.NumField() {
+		field := raw.Field(i)
+		name, kind, _ := strings.Cut(field.Tag.Get("hcl"), ",")
+		switch kind {
+		case "optional":
+			keys[name] = false
+		case "block":
+			keys[name] = true
+			inner := field.Type
+			for inner.Kind() != reflect.Struct {
+				inner = inner.Elem()
+			}
+			for k, block := range schemaKeys(inner) {
+				keys[k] = block
+			}
+		}
+	}
+	return keys
+}
+
+func TestSampleIsFormatted(t *testing.T) {
+	if got, want := outcome("fmt", "--check", samplePath), "exit code 0\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestConfigDoesNotPrintSecrets prints a configuration in every way there is.
+func TestConfigDoesNotPrintSecrets(t *testing.T) {
+	setConfigEnvironment(t)
+	cfg := loadText(t, t.TempDir(), `cluster "main" {
+  monitor { password = "`+inlinePassword+`" }
+  backend "db1" { address = "10.0.0.11" }
+}`)
+	if got := cfg.Clusters[0].Monitor.Credentials.Password; got != inlinePassword {
+		t.Fatalf("got password %q, want %q", got, inlinePassword)
+	}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x"} {
+		fmt.Fprintf(&out, verb, *cfg)
+		fmt.Fprintf(&out, verb, cfg.Clusters)
+	}
+	slog.New(slog.NewTextHandler(&out, nil)).Info("text", "config", *cfg, "clusters", cfg.Clusters)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("json", "clusters", cfg.Clusters)
+	if err := json.NewEncoder(&out).Encode(cfg); err != nil {
+		t.Fatal(err)
+	}
+	hex := fmt.Sprintf("%x", inlinePassword)
+	if got := out.String(); strings.Contains(got, inlinePassword) || strings.Contains(got, hex) {
+		t.Errorf("shows the password: %s", got)
+	}
+}
+
+// TestWithoutSecrets loads a file whose secrets are out of reach.
+func TestWithoutSecrets(t *testing.T) {
+	setConfigEnvironment(t)
+	path := filepath.Join(t.TempDir(), "test.hcl")
+	err := os.WriteFile(path, []byte(`
+tls {
+  certificate {
+    cert_file = "missing.crt"
+    key_file  = "missing.key"
+  }
+}
+cluster "main" {
+  monitor { password = env("TEST_UNSET_VARIABLE") }
+  backend "db1" { address = "10.0.0.11" }
+}`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg, _ := loadConfig(path); cfg != nil {
+		t.Errorf("loadConfig did without the secrets")
+	}
+	cfg, diags := loadConfigWithoutSecrets(path)
+	if cfg == nil {
+		t.Fatalf("%v", diags.list)
+	}
+	if got, want := cfg.Clusters[0].Monitor.Credentials, (backends.Credentials{User: "pgreplicaproxy", Database: "postgres"}); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

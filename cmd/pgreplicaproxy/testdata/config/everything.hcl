@@ -1,0 +1,73 @@
+state_dir     = "state"
+drain_timeout = "1m"
+login_timeout = "500ms"
+
+listen { address = "0.0.0.0:7432" }
+listen {
+  address = "[::1]:7432"
+  tls     = "optional"
+}
+listen {
+  address = "127.0.0.1:7433"
+  tls     = "optional"
+}
+listen {
+  address = "/run/pgreplicaproxy/.s.PGSQL.7432"
+  tls     = "optional"
+}
+
+tls {
+  names       = ["db.example.com", "*.db.example.com", "192.0.2.1", "2001:db8::1"]
+  min_version = "1.3"
+}
+
+cluster "main" {
+  authentication       = "relay"
+  allow_authentication = ["scram-sha-256", "md5", "password", "oauth", "gss"]
+
+  monitor {
+    user            = "watcher"
+    password        = env("TEST_UNSET_VARIABLE", "fallback")
+    database        = "watched"
+    interval        = "2s"
+    timeout         = "1500ms"
+    allow_as_client = true
+  }
+  backend_tls { server_name = "db.example.com" }
+  backend "db1" {
+    address = "db1.example.com"
+    weight  = 3
+  }
+  backend "db2" { address = "[2001:db8::2]:5433" }
+  backend "db3" { address = "2001:db8::3" }
+  backend "db4" { address = "/var/run/postgresql:5433" }
+}
+
+cluster "other" {
+  monitor { password = file("secret.txt") }
+  backend "db1" { address = "10.0.0.21:5432" }
+}
+
+route {
+  database_pattern = "app_*"
+  user             = "reporting"
+  sni              = "ro.example.com"
+  cluster          = "main"
+  role             = "replica"
+  fallback         = "no_replica"
+}
+route {
+  replication = true
+  cluster     = "main"
+}
+route {
+  database_suffix = "_any"
+  cluster         = "other"
+  role            = "any"
+}
+route { cluster = "other" }
+
+log {
+  level  = "debug"
+  format = "json"
+}

@@ -1,0 +1,4 @@
+cluster "main" {
+  monitor { password "hunter2" }
+  backend "db1" { address = "10.0.0.11:5432" }
+}

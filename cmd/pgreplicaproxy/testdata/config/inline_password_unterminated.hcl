@@ -1,0 +1,7 @@
+cluster "main" {
+  monitor {
+    user     = "watcher
+    password = "hunter2
+  }
+  backend "db1" { address = "10.0.0.11:5432" }
+}

@@ -1,0 +1,4 @@
+cluster "main" {
+  monitor { password = env("TEST_MONITOR_PASSWORD") }
+  backend "db1" { address = "10.0.0.11" }
+}

@@ -1,0 +1,20 @@
+listen { tls = "require" }
+tls { min_version = "1.1" }
+
+cluster "main" {
+  authentication       = "scram_passthrough"
+  allow_authentication = ["scram-sha-265"]
+  monitor { password = env("TEST_MONITOR_PASSWORD") }
+  backend_tls { mode = "prefer" }
+  backend "db1" { address = "10.0.0.11:5432" }
+}
+
+route {
+  role     = "standby"
+  fallback = "always"
+}
+
+log {
+  level  = "verbose"
+  format = "xml"
+}

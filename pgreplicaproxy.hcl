@@ -1,0 +1,113 @@
+# Configuration of pgreplicaproxy. Every key is here; what is not a comment is needed, or shown with its default.
+#
+#   pgreplicaproxy check     says what is wrong with the file, and how to mend it
+#   pgreplicaproxy fmt       lays it out
+#   pgreplicaproxy sql       prints the SQL that creates the monitor's role
+#
+# Durations are written with their unit: "500ms", "10s", "2m". Relative paths start at the directory of this file.
+# env("NAME"), env("NAME", "default") and file("path") bring in values from outside, secrets above all.
+
+# Where the local CA is kept. Default: $STATE_DIRECTORY as systemd sets it, else this for root, and for others
+# $XDG_STATE_HOME/pgreplicaproxy or ~/.local/state/pgreplicaproxy.
+# state_dir = "/var/lib/pgreplicaproxy"
+
+drain_timeout = "30s" # how long sessions may go on once they are asked to end
+login_timeout = "15s" # from a client's first packet to the end of its login
+
+# Where clients connect. One block for each address; without any, this one.
+listen {
+  # "host:port", ":port" for every interface, "[::1]:port", or the absolute path of a socket file to make, such as
+  # "/run/pgreplicaproxy/.s.PGSQL.7432" (clients then say host=/run/pgreplicaproxy port=7432).
+  address = ":7432"
+
+  # "optional" lets clients in without TLS as well: on loopback addresses and unix sockets only.
+  tls = "required"
+}
+
+# What clients see. Without certificates, the proxy has one of its own local CA; `pgreplicaproxy ca` prints the root
+# for their sslrootcert.
+tls {
+  # One block for each certificate; a client gets the one for the name it asks for, or the first.
+  # certificate {
+  #   cert_file = "server.crt" # PEM: the certificate, then its chain
+  #   key_file  = "server.key"
+  # }
+
+  # Further host names and IP addresses for the local CA's certificate.
+  names = []
+
+  min_version = "1.2" # or "1.3"
+}
+
+# One primary and its standbys, each block with a name of its own. Which server is the primary is never written down:
+# the monitor asks them.
+cluster "main" {
+  # How logins pass: every message between client and server unchanged. It has to be written when the servers have TLS
+  # (see backend_tls), because clients that bind SCRAM to the TLS connection, as psql and pgx do by default, then get in
+  # only where server and proxy present the same certificate; with another one they need channel_binding=disable.
+  authentication = "relay"
+
+  # What a server may ask of a client. Beside SCRAM: "md5", "password" and "oauth" (both only over verify-full TLS or
+  # unix sockets), "gss", "trust" (the server asks nothing).
+  allow_authentication = ["scram-sha-256"]
+
+  # The role with which the proxy asks the servers how they are. `pgreplicaproxy sql` prints how to create it.
+  monitor {
+    user     = "pgreplicaproxy"
+    password = env("PGREPLICAPROXY_MONITOR_PASSWORD") # or file("monitor.password"); none where the server asks for none
+    database = "postgres"
+
+    interval = "1s" # between two questions to one server
+    timeout  = "1s" # for an answer
+
+    # true lets clients log in as this role too.
+    allow_as_client = false
+  }
+
+  # TLS to the servers; without the block there is none. Unix sockets have none in any case.
+  # backend_tls {
+  #   # "verify-full" is the default within the block; "verify-ca" takes any name, "require" any certificate, "off" is
+  #   # no TLS.
+  #   mode = "verify-full"
+  #
+  #   # PEM file with the CAs to trust; the system's if left out.
+  #   root_file = "server-ca.crt"
+  #
+  #   # The name in the servers' certificates, if it is not the host of the address.
+  #   server_name = "db.example.com"
+  # }
+
+  # The servers: "host:port", with 5432 if the port is left out, or the absolute path of the directory that holds a
+  # unix socket, such as "/var/run/postgresql" or "/var/run/postgresql:5433".
+  backend "db1" {
+    address = "10.0.0.11:5432"
+    weight  = 1 # share of the sessions against its peers; 0 keeps new ones away
+  }
+  backend "db2" { address = "10.0.0.12:5432" }
+}
+
+# Which session goes where. The first route that matches decides, except that routes with `database` come before all
+# others. Without any route block the only cluster gets these two.
+route {
+  # At most one of the three; none matches every name. The suffix is cut off before the server sees the name.
+  # database         = "app"    # this name
+  # database_pattern = "app_*"  # * any characters, ? one, [a-z] one of a class
+  database_suffix = "_replica"
+
+  # All that are set must match.
+  # user = "reporting"      # this user
+  # sni  = "ro.example.com" # this name, as the client's TLS asked for it
+
+  cluster  = "main"    # may be left out while there is one only
+  role     = "replica" # "primary" is the default; "any" takes both
+  fallback = "never"   # with role = "replica": "no_replica" uses the primary while there is no replica
+
+  # true: the route takes replication connections, and only those.
+  replication = false
+}
+route { role = "primary" }
+
+log {
+  level  = "info" # "debug", "info", "warn", "error"
+  format = "auto" # "text" on a terminal, else "json"
+}
