@@ -14,7 +14,9 @@ func TestCredentialsHideThePassword(t *testing.T) {
 	credentials := Credentials{User: "monitor", Password: secret, Database: "postgres"}
 	config := MonitorConfig{Cluster: "main", Credentials: credentials}
 	for _, value := range []any{
-		credentials, &credentials, config, &config, []Credentials{credentials}, map[string]Credentials{"a": credentials},
+		credentials, &credentials, config, &config,
+		[]Credentials{credentials},
+		map[string]Credentials{"a": credentials},
 		NewMonitor(config),
 	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {

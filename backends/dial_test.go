@@ -69,13 +69,16 @@ func TestDialTLS(t *testing.T) {
 	noLeaks(t)
 	ours, theirs := newAuthority(t), newAuthority(t)
 	leaf := ours.issue(t, "db1.example.com", "127.0.0.1")
-	var offered []string
-	var serverName string
+	type hello struct {
+		protocols  []string
+		serverName string
+	}
+	hellos := make(chan hello, 1)
 	address := serve(t, tlsServer(&tls.Config{
 		Certificates: []tls.Certificate{leaf},
 		NextProtos:   []string{"postgresql"},
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			offered, serverName = hello.SupportedProtos, hello.ServerName
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			hellos <- hello{h.SupportedProtos, h.ServerName}
 			return nil, nil
 		},
 	}))
@@ -101,6 +104,7 @@ func TestDialTLS(t *testing.T) {
 		target := target(address, c.mode)
 		target.RootCAs, target.ServerName = c.authority.pool(), c.serverName
 		conn, err := Dial(within(t), target)
+		sent := <-hellos
 		if c.fails != nil {
 			checkDialError(t, err, StageTLS)
 			if !c.fails(err) {
@@ -120,8 +124,8 @@ func TestDialTLS(t *testing.T) {
 		} else if _, ok := secure.NetConn().(*socket.Socket); !ok {
 			t.Errorf("%s: TLS is over a %T", c.mode, secure.NetConn())
 		}
-		if len(offered) != 1 || offered[0] != "postgresql" || serverName != c.serverName {
-			t.Errorf("%s: hello offers %q and names %q, want %q", c.mode, offered, serverName, c.serverName)
+		if len(sent.protocols) != 1 || sent.protocols[0] != "postgresql" || sent.serverName != c.serverName {
+			t.Errorf("%s: hello is %q, want server name %q", c.mode, sent, c.serverName)
 		}
 		checkEcho(t, conn)
 		_ = conn.Close()

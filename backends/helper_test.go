@@ -1,14 +1,20 @@
 package backends
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/replicon/pgreplicaproxy/policy"
 )
 
 // patience bounds every wait of a test. It is no expectation: on a busy machine things take their time.
@@ -73,4 +79,89 @@ func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// journal collects the log of a monitor.
+type journal struct {
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lines.Write(p)
+}
+
+// entries returns what was logged of a server.
+func (j *journal) entries(t *testing.T, backend string) []map[string]any {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var list []map[string]any
+	for line := range strings.Lines(j.lines.String()) {
+		var entry map[string]any
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatal(err)
+		}
+		if entry["backend"] == backend {
+			list = append(list, entry)
+		}
+	}
+	return list
+}
+
+// monitor runs a monitor for the length of the test. What the configuration leaves out is filled in.
+func monitor(t *testing.T, config MonitorConfig) (*Monitor, *journal) {
+	t.Helper()
+	log := new(journal)
+	config.Cluster = "main"
+	if config.Credentials == (Credentials{}) {
+		config.Credentials = testCredentials
+	}
+	config.Logger = slog.New(slog.NewJSONHandler(log, nil))
+	m := NewMonitor(config)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(patience):
+			t.Error("Run does not return")
+		}
+	})
+	return m, log
+}
+
+// await waits for a snapshot that is as wanted.
+func await(t *testing.T, m *Monitor, what string, wanted func(*Snapshot) bool) *Snapshot {
+	t.Helper()
+	over := time.After(patience)
+	for {
+		snapshot := m.Snapshot()
+		if wanted(snapshot) {
+			return snapshot
+		}
+		select {
+		case <-snapshot.Changed():
+		case <-over:
+			t.Fatalf("it never came to be that %s; last: %+v", what, snapshot.States)
+		}
+	}
+}
+
+// awaitServer waits until a server is of a role and status.
+func awaitServer(t *testing.T, m *Monitor, name string, role policy.Role, status Status) State {
+	t.Helper()
+	s := await(t, m, name+" is "+role.String()+", "+status.String(), func(s *Snapshot) bool {
+		st, _ := s.State(name)
+		return st.Role == role && st.Status == status
+	})
+	st, _ := s.State(name)
+	return st
 }

@@ -41,7 +41,7 @@ type MonitorConfig struct {
 
 // Monitor watches the servers of one cluster. All its methods may be called from anywhere at any time; Run once.
 type Monitor struct {
-	config   *MonitorConfig // behind a pointer, so that printing a Monitor does not print it
+	config   MonitorConfig // without the credentials
 	snapshot atomic.Pointer[Snapshot]
 	first    chan struct{}
 	watchers []*watcher
@@ -49,20 +49,26 @@ type Monitor struct {
 
 // NewMonitor returns a monitor that has asked nobody yet.
 func NewMonitor(config MonitorConfig) *Monitor {
-	c := &config
-	c.Interval = orDefault(c.Interval, DefaultInterval)
-	c.Timeout = orDefault(c.Timeout, DefaultTimeout)
-	c.FreshLogin = orDefault(c.FreshLogin, DefaultFreshLogin)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	config.Interval = orDefault(config.Interval, DefaultInterval)
+	config.Timeout = orDefault(config.Timeout, DefaultTimeout)
+	config.FreshLogin = orDefault(config.FreshLogin, DefaultFreshLogin)
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Monitor{config: c, first: make(chan struct{})}
-	states := make([]State, len(c.Targets))
-	for i, t := range c.Targets {
+	credentials := config.Credentials
+	config.Credentials = Credentials{} // what a function has caught, nobody prints
+	m := &Monitor{config: config, first: make(chan struct{})}
+	states := make([]State, len(config.Targets))
+	for i, t := range config.Targets {
 		states[i] = State{Target: t, Detail: "not asked yet"}
-		w := &watcher{config: c, target: t, wake: make(chan struct{}, 1)}
-		w.observation.target = t
-		m.watchers = append(m.watchers, w)
+		m.watchers = append(m.watchers, &watcher{
+			config: &m.config,
+			logIn: func(ctx context.Context) (*session, error) {
+				return logIn(ctx, t, credentials, config.Timeout)
+			},
+			wake:   make(chan struct{}, 1),
+			record: record{observation: observation{target: t}},
+		})
 	}
 	m.snapshot.Store(newSnapshot(states))
 	return m
@@ -86,10 +92,10 @@ func (m *Monitor) FirstRound() <-chan struct{} { return m.first }
 // is asked at once, over a fresh login. It never blocks and costs nothing when it is called often; a name that is
 // not known is passed over.
 func (m *Monitor) Suspect(backend string) {
-	for _, w := range m.watchers {
-		if w.target.Name == backend {
+	for i, t := range m.config.Targets {
+		if t.Name == backend {
 			select {
-			case w.wake <- struct{}{}:
+			case m.watchers[i].wake <- struct{}{}:
 			default: // somebody was faster
 			}
 		}

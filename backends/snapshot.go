@@ -2,6 +2,8 @@ package backends
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/policy"
@@ -79,6 +81,19 @@ type State struct {
 	ServerVersion string
 	// LeafHash is the SHA-256 of the certificate that the server presented to the monitor, in DER; zero without TLS.
 	LeafHash [32]byte
+}
+
+// MajorVersion is the major version of the server, such as 18; zero before its first answer.
+func (s State) MajorVersion() int {
+	digits := strings.IndexFunc(s.ServerVersion, func(r rune) bool { return r < '0' || r > '9' })
+	if digits < 0 {
+		digits = len(s.ServerVersion)
+	}
+	major, err := strconv.Atoi(s.ServerVersion[:digits])
+	if err != nil {
+		return 0
+	}
+	return major
 }
 
 // Snapshot is what is known of a cluster at one moment. It never changes once published; everyone may read it.

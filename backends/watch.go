@@ -14,14 +14,14 @@ const breath = 100 * time.Millisecond
 // watcher asks one server. All of it but wake belongs to the goroutine in watch.
 type watcher struct {
 	config *MonitorConfig
-	target Target
+	logIn  func(context.Context) (*session, error)
 	wake   chan struct{} // has one place: a suspicion
 
 	session *session // nil for none
 	// fresh is when the session began; stale wants another one whatever the time.
-	fresh time.Time
-	stale bool
-	record
+	fresh  time.Time
+	stale  bool
+	record record
 }
 
 // watch asks the server over and over, and reports what it is found to be, until the context ends.
@@ -33,8 +33,8 @@ func (w *watcher) watch(ctx context.Context, report func(observation)) {
 		if ctx.Err() != nil { // what it was interrupted in says nothing
 			return
 		}
-		w.record = w.fold(o, time.Now())
-		report(w.observation)
+		w.record = w.record.fold(o, time.Now())
+		report(w.record.observation)
 		w.rest(ctx, began)
 	}
 }
@@ -95,7 +95,7 @@ func (w *watcher) enter(ctx context.Context) (*session, reading, error) {
 func (w *watcher) enterOnce(ctx context.Context) (*session, reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.config.Timeout)
 	defer cancel()
-	s, err := logIn(ctx, w.target, w.config.Credentials, w.config.Timeout)
+	s, err := w.logIn(ctx)
 	if err != nil {
 		return nil, reading{}, err
 	}
@@ -110,11 +110,11 @@ func (w *watcher) enterOnce(ctx context.Context) (*session, reading, error) {
 // rest waits until the next probe is due: because it is time, because somebody suspects the server, or because the session
 // ended, which is how a crash shows long before it is time.
 func (w *watcher) rest(ctx context.Context, began time.Time) {
-	pause := w.pause(w.config.Interval)
+	pause := w.record.pause(w.config.Interval)
 	if pause == 0 {
 		return
 	}
-	if w.status == Up {
+	if w.record.status == Up {
 		pause = min(pause, w.due())
 	}
 	// The jitter keeps several proxies from asking in step. It only shortens, so that an interval is a bound.
