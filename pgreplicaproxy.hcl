@@ -42,10 +42,18 @@ tls {
 # One primary and its standbys, each block with a name of its own. Which server is the primary is never written down:
 # the monitor asks them.
 cluster "main" {
-  # How logins pass: every message between client and server unchanged. It has to be written when the servers have TLS
-  # (see backend_tls), because clients that bind SCRAM to the TLS connection, as psql and pgx do by default, then get in
-  # only where server and proxy present the same certificate; with another one they need channel_binding=disable.
+  # How logins pass. "relay": every message between client and server unchanged. "scram_passthrough": the proxy ends SCRAM
+  # by the roles' secrets, which it reads from the servers, and logs in with what the client has proven; no password is
+  # ever known to it. It has to be written when the servers have TLS (see backend_tls): with "relay", clients that bind
+  # SCRAM to the TLS connection, as psql and pgx do by default, then get in only where server and proxy present the same
+  # certificate. docs/authentication.md compares the two.
   authentication = "relay"
+
+  # With "scram_passthrough": a file of lines "role" "SCRAM-SHA-256$..." where nobody may read the servers' secrets, and
+  # the key, 32 random bytes, of answers for unknown roles, the same on every proxy of the cluster. It is kept in
+  # state_dir if left out.
+  # secrets_file  = "secrets.txt"
+  # mock_key_file = "mock.key"
 
   # What a server may ask of a client. Beside SCRAM: "md5", "password" and "oauth" (both only over verify-full TLS or
   # unix sockets), "gss", "trust" (the server asks nothing).

@@ -11,6 +11,7 @@ const (
 	FeatureNotSupported               = "0A000"
 	ProtocolViolation                 = "08P01"
 	InvalidAuthorizationSpecification = "28000"
+	InvalidPassword                   = "28P01"
 	InvalidCatalogName                = "3D000"
 	InvalidParameterValue             = "22023"
 	TooManyConnections                = "53300"

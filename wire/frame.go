@@ -14,6 +14,8 @@ const headerLen = 5
 const (
 	// MaxPassword bounds a client's 'p': PG_MAX_AUTH_TOKEN_LENGTH in src/include/libpq/auth.h.
 	MaxPassword = 65535
+	// MaxSCRAM bounds a client's 'p' in a SCRAM exchange: PG_MAX_SASL_MESSAGE_LENGTH in src/include/libpq/sasl.h.
+	MaxSCRAM = 1024
 	// MaxLogin bounds a server's message before ReadyForQuery: an ErrorResponse may have 30,000 bytes in libpq's eyes
 	// (src/interfaces/libpq/fe-connect.c), all others far less.
 	MaxLogin = 30000

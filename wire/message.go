@@ -72,11 +72,17 @@ func ParseMechanisms(data []byte) ([]string, error) {
 
 // AppendMechanisms appends an AuthenticationSASL message that offers names to b.
 func AppendMechanisms(b []byte, names []string) []byte {
-	body := binary.BigEndian.AppendUint32(nil, uint32(AuthSASL))
+	var list []byte
 	for _, name := range names {
-		body = append(append(body, name...), 0)
+		list = append(append(list, name...), 0)
 	}
-	return Message{Type: TypeAuthentication, Body: append(body, 0)}.Append(b)
+	return AppendAuthentication(b, AuthSASL, append(list, 0))
+}
+
+// AppendAuthentication appends an Authentication message to b.
+func AppendAuthentication(b []byte, code AuthCode, data []byte) []byte {
+	body := binary.BigEndian.AppendUint32(nil, uint32(code))
+	return Message{Type: TypeAuthentication, Body: append(body, data...)}.Append(b)
 }
 
 // SASLInitialResponse is a client's choice of mechanism and its first data.
@@ -103,6 +109,24 @@ func ParseSASLInitialResponse(body []byte) (SASLInitialResponse, error) {
 	}
 	r.Data = data[:len(data):len(data)]
 	return r, nil
+}
+
+// AppendSASLInitialResponse appends the body of a SASLInitialResponse to b.
+func AppendSASLInitialResponse(b []byte, mechanism string, data []byte) []byte {
+	b = append(append(b, mechanism...), 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
+	return append(b, data...)
+}
+
+// AppendNegotiateProtocolVersion appends to b the message that says which version is spoken, and which options of the
+// protocol are not known.
+func AppendNegotiateProtocolVersion(b []byte, v Version, options []string) []byte {
+	body := binary.BigEndian.AppendUint32(nil, uint32(v))
+	body = binary.BigEndian.AppendUint32(body, uint32(len(options)))
+	for _, name := range options {
+		body = append(append(body, name...), 0)
+	}
+	return Message{Type: TypeNegotiateProtocolVersion, Body: body}.Append(b)
 }
 
 // ParseBackendKeyData reads a BackendKeyData message. The key is a copy.

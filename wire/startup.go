@@ -5,10 +5,17 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Version is a protocol version as the StartupMessage carries it: major in the high 16 bits, minor in the low.
 type Version uint32
+
+// The versions of protocol 3 that servers speak: 3.2 since PostgreSQL 18; there is no 3.1.
+const (
+	Version30 Version = 3<<16 | 0
+	Version32 Version = 3<<16 | 2
+)
 
 // Major returns the major version; only 3 is in use.
 func (v Version) Major() uint16 { return uint16(v >> 16) }
@@ -121,6 +128,20 @@ func (s Startup) WithDatabase(name string) Startup {
 	}
 	s.Params = append(s.Params, Param{Name: "database", Value: name})
 	return s
+}
+
+// Negotiate returns s as a server may be asked that speaks no version above newest and none of the protocol's options
+// ("_pq_."), and the names of the options left out ("Protocol Versions").
+func (s Startup) Negotiate(newest Version) (settled Startup, declined []string) {
+	settled = Startup{Version: min(s.Version, newest)}
+	for _, p := range s.Params {
+		if strings.HasPrefix(p.Name, "_pq_.") {
+			declined = append(declined, p.Name)
+			continue
+		}
+		settled.Params = append(settled.Params, p)
+	}
+	return settled, declined
 }
 
 // AppendBinary appends the packet, length word included, to b. It never fails; the error is for

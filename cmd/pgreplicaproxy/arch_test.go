@@ -28,7 +28,7 @@ var allowed = map[string]struct {
 	"internal/socket":     {nil, "the lowest layer: every leg stands on it"},
 	"internal/relay":      {[]string{"wire", "internal/socket"}, "it must not know why a session exists or ends"},
 	"tlsfront":            {[]string{"wire", "internal/socket"}, "receiving clients is apart from serving them"},
-	"backends":            {[]string{"wire", "policy", "internal/socket"}, "servers are watched the same whoever the clients are"},
+	"backends":            {[]string{"wire", "policy", "internal/scram", "internal/socket"}, "servers are watched the same whoever the clients are"},
 	"internal/pgcluster":  {nil, "throwaway servers are no part of the proxy: the demo and the tests use them"},
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
@@ -49,7 +49,8 @@ var external = map[string][]string{
 	"backends":           {"github.com/jackc/pgx/v5/pgconn"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},
-	"internal/pgcluster": {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sys/unix"},
+	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn"},
+	"internal/pgcluster": {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sync", "golang.org/x/sys/unix"},
 	"cmd/pgreplicaproxy": {
 		"github.com/hashicorp/hcl/v2", "github.com/zclconf/go-cty", "github.com/lmittmann/tint", "github.com/spf13/cobra",
 		"golang.org/x/term",

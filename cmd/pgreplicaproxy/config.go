@@ -37,6 +37,8 @@ type config struct {
 	MinVersion uint16
 	// Clusters are never empty, each with at least one server.
 	Clusters []proxy.ClusterConfig
+	// Passthrough has an entry for each cluster whose authentication is "scram_passthrough", by its name.
+	Passthrough map[string]passthroughConfig
 	// Routes name only clusters of Clusters.
 	Routes policy.Rules
 	// LogLevel is the least level logged, LogFormat "auto", "text" or "json".
@@ -52,6 +54,14 @@ type listenerConfig struct {
 	Address string
 	// TLSOptional takes clients without TLS too. It is only ever set for loopback addresses and unix sockets.
 	TLSOptional bool
+}
+
+// passthroughConfig is where the mode scram_passthrough has its secrets from.
+type passthroughConfig struct {
+	// SecretsFile holds the secrets; empty reads them from the servers.
+	SecretsFile string
+	// MockKeyFile holds the key of answers for unknown roles; empty is one that is kept in StateDir.
+	MockKeyFile string
 }
 
 // loadConfig reads the file at path, with the secrets, keys and certificates it refers to. The configuration is nil
@@ -97,11 +107,11 @@ func parseHCL(path string, src []byte) (*hcl.File, diagnostics) {
 func (c *converter) convert(raw *rawConfig) *config {
 	cfg := &config{
 		StateDir:     c.stateDir(raw.StateDir),
-		DrainTimeout: c.duration(raw.DrainTimeout, defaultDrainTimeout, time.Millisecond),
+		DrainTimeout: c.duration(raw.DrainTimeout, defaultDrainTimeout, 0),
 		LoginTimeout: c.duration(raw.LoginTimeout, defaultLoginTimeout, time.Millisecond),
 		Listeners:    c.listeners(raw.Listeners),
-		Clusters:     c.clusters(raw.Clusters),
 	}
+	cfg.Clusters, cfg.Passthrough = c.clusters(raw.Clusters)
 	c.tls(raw.TLS, cfg)
 	cfg.Routes = c.routes(raw.Routes, raw.Clusters)
 	c.log(raw.Log, cfg)

@@ -66,7 +66,7 @@ func parseBackendAddress(s string) (network, address string, err error) {
 	if ip := strings.Trim(s, "[]"); net.ParseIP(ip) != nil || !strings.Contains(s, ":") {
 		s = net.JoinHostPort(ip, defaultBackendPort)
 	}
-	host, port, err := splitAddress(s)
+	host, port, err := splitAddress(s, 1)
 	if err == nil && host == "" {
 		err = fmt.Errorf("%q names no host", s)
 	}
@@ -80,7 +80,7 @@ func parseBackendAddress(s string) (network, address string, err error) {
 func parseSocketDirectory(s string) (network, address string, err error) {
 	dir, port := s, defaultBackendPort
 	if i := strings.LastIndexByte(s, ':'); i >= 0 {
-		if _, port, err = splitAddress(s[i:]); err != nil {
+		if _, port, err = splitAddress(s[i:], 1); err != nil {
 			return "", "", err
 		}
 		dir = s[:i]

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -14,7 +16,7 @@ import (
 // labelForm keeps the names of clusters and servers fit for logs, metrics and command lines.
 var labelForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 
-func (c *converter) clusters(blocks []*rawCluster) []proxy.ClusterConfig {
+func (c *converter) clusters(blocks []*rawCluster) ([]proxy.ClusterConfig, map[string]passthroughConfig) {
 	if len(blocks) == 0 {
 		c.diags = append(c.diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError, Summary: "No cluster",
@@ -22,12 +24,22 @@ func (c *converter) clusters(blocks []*rawCluster) []proxy.ClusterConfig {
 		})
 	}
 	var list []proxy.ClusterConfig
+	var passthrough map[string]passthroughConfig
 	lines := map[string]int{}
 	for _, raw := range blocks {
 		c.label("cluster", raw.Name, raw.NameRange, lines)
-		list = append(list, c.cluster(raw))
+		cluster, mode := c.cluster(raw)
+		list = append(list, cluster)
+		if mode == modePassthrough {
+			if passthrough == nil {
+				passthrough = make(map[string]passthroughConfig)
+			}
+			passthrough[raw.Name] = passthroughConfig{
+				SecretsFile: c.file(raw.SecretsFile), MockKeyFile: c.file(raw.MockKeyFile),
+			}
+		}
 	}
-	return list
+	return list, passthrough
 }
 
 // label checks the name of a block against the rules for names and against those before it.
@@ -42,17 +54,17 @@ func (c *converter) label(what, name string, at hcl.Range, lines map[string]int)
 	lines[name] = at.Start.Line
 }
 
-func (c *converter) cluster(raw *rawCluster) proxy.ClusterConfig {
-	cfg := proxy.ClusterConfig{Allow: defaultMethods}
+func (c *converter) cluster(raw *rawCluster) (cfg proxy.ClusterConfig, mode string) {
+	cfg.Allow = defaultMethods
 	cfg.Monitor.Cluster = raw.Name
 	cfg.Monitor.Targets = c.targets(raw)
 	c.backendTLS(raw, cfg.Monitor.Targets)
-	c.authentication(raw, cfg.Monitor.Targets)
+	mode = c.authentication(raw, cfg.Monitor.Targets)
 	c.monitor(raw, &cfg)
 	if raw.AllowAuthentication != nil {
 		cfg.Allow = c.methods(raw.AllowAuthentication, cfg.Monitor.Targets)
 	}
-	return cfg
+	return cfg, mode
 }
 
 // methods returns what a server may ask for, and wants a protected way to the servers for what can be read on it.
@@ -96,29 +108,55 @@ func firstOpen(targets []backends.Target) string {
 	return ""
 }
 
-// authentication checks the one mode there is, and wants it spelled out where it does not suit every client.
-func (c *converter) authentication(raw *rawCluster, targets []backends.Target) {
-	const relay = "relay"
+// The modes of authentication.
+const (
+	modeRelay       = "relay"
+	modePassthrough = "scram_passthrough"
+)
+
+// authentication returns the mode, and wants it spelled out where relaying does not suit every client.
+func (c *converter) authentication(raw *rawCluster, targets []backends.Target) string {
+	mode := modeRelay
 	if raw.Authentication != nil {
-		mode, ok := value[string](c, raw.Authentication, aString)
-		if ok && mode != relay {
-			c.fail(raw.Authentication.Expr.Range(), "Unknown word",
-				`This version has authentication = "relay" and no other: every authentication message passes unchanged.`)
-		}
-		return
-	}
-	for _, t := range targets {
-		if t.TLS == backends.TLSOff {
-			continue
-		}
+		mode = choice(c, raw.Authentication, modeRelay, oneOf("a mode of authentication", map[string]string{
+			modeRelay: modeRelay, modePassthrough: modePassthrough,
+		}))
+	} else if slices.ContainsFunc(targets, func(t backends.Target) bool { return t.TLS != backends.TLSOff }) {
 		c.fail(raw.BackendTLS.Def, "Authentication has to be named",
-			`With TLS to the servers the cluster has to say how logins pass. This version has authentication = "relay": every `+
-				`authentication message passes unchanged. Clients that bind SCRAM to the TLS connection, as psql and pgx do by default, `+
-				`can then log in only where the servers present the very certificate that this proxy presents; with another one they `+
-				`need channel_binding=disable. Write authentication = "relay" to accept that, or leave backend_tls out where a unix `+
-				`socket or a private network protects the way.`)
-		return
+			`With TLS to the servers the cluster has to say how logins pass. authentication = "scram_passthrough" suits every `+
+				`client: the proxy reads the roles' SCRAM secrets from the servers and binds each leg to its own certificate. `+
+				`authentication = "relay" passes every message unchanged: clients that bind SCRAM to the TLS connection, as psql and `+
+				`pgx do by default, can then log in only where the servers present the very certificate that this proxy presents; `+
+				`with another one they need channel_binding=disable.`)
 	}
+	for _, a := range []*hcl.Attribute{raw.SecretsFile, raw.MockKeyFile} {
+		if a != nil && mode != modePassthrough {
+			c.fail(a.NameRange, "Not used", `%s belongs to authentication = "scram_passthrough". Remove it, or write that.`, a.Name)
+		}
+	}
+	if a := raw.AllowAuthentication; a != nil && mode == modePassthrough {
+		c.fail(a.NameRange, "Not used", `authentication = "scram_passthrough" speaks SCRAM with clients and with servers, and nothing `+
+			`else. Remove allow_authentication, or write authentication = "relay".`)
+	}
+	return mode
+}
+
+// file returns the path of a file that has to be there, empty when the argument was left out.
+func (c *converter) file(a *hcl.Attribute) string {
+	name := c.text(a, "")
+	if name == "" {
+		return ""
+	}
+	path := c.path(name)
+	if !c.secrets {
+		return path
+	}
+	if f, err := os.Open(path); err != nil {
+		c.fail(a.Expr.Range(), "File cannot be read", "%s.", sentence(err.Error()))
+	} else {
+		_ = f.Close()
+	}
+	return path
 }
 
 func (c *converter) monitor(raw *rawCluster, cfg *proxy.ClusterConfig) {

@@ -111,8 +111,9 @@ var (
 	// the name, and the call and first argument of env or file, which are no secret.
 	secretLine = regexp.MustCompile(
 		`(?i)^((?:.*?[\s{(])??"?[\w-]*(?:pas|pwd|secret)[\w-]*"?\s*[=:"\s]\s*(?:(?:env|file)\(\s*"[^"]*")?)(.*)$`)
-	secretText = regexp.MustCompile(`^([\s,]*"?)(.*?)("?[\s)}]*)$`) // within quotes and what closes a block
-	hereDoc    = regexp.MustCompile(`<<-?\s*\w`)
+	secretsFileLine = regexp.MustCompile(`^\s*secrets_file\s*=`)         // a path
+	secretText      = regexp.MustCompile(`^([\s,]*"?)(.*?)("?[\s)}]*)$`) // within quotes and what closes a block
+	hereDoc         = regexp.MustCompile(`<<-?\s*\w`)
 )
 
 // maskSecrets replaces what may be an inline password by asterisks of the same length, so that ranges stay true. It
@@ -124,7 +125,7 @@ func maskSecrets(src []byte) []byte {
 	for i, line := range lines {
 		body := strings.TrimRight(line, "\r\n")
 		kept, rest := "", body
-		if m := secretLine.FindStringSubmatch(body); m != nil && !all {
+		if m := secretLine.FindStringSubmatch(body); m != nil && !all && !secretsFileLine.MatchString(body) {
 			kept, rest = m[1], m[2]
 			all = hereDoc.MatchString(rest)
 		} else if !all {

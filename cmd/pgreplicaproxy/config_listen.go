@@ -70,7 +70,7 @@ func parseListenAddress(s string) (listenerConfig, error) {
 		}
 		return listenerConfig{Network: "unix", Address: filepath.Clean(s)}, nil
 	}
-	host, port, err := splitAddress(s)
+	host, port, err := splitAddress(s, 0)
 	if err != nil {
 		return listenerConfig{}, err
 	}
@@ -80,15 +80,15 @@ func parseListenAddress(s string) (listenerConfig, error) {
 	return listenerConfig{Network: "tcp", Address: net.JoinHostPort(host, port)}, nil
 }
 
-// splitAddress is net.SplitHostPort with a port that is a number and a host in one spelling.
-func splitAddress(s string) (host, port string, err error) {
+// splitAddress is net.SplitHostPort with a port that is a number, at least least, and a host in one spelling.
+func splitAddress(s string, least uint64) (host, port string, err error) {
 	host, port, err = net.SplitHostPort(s)
 	if addr := new(net.AddrError); errors.As(err, &addr) {
 		return "", "", fmt.Errorf("%q has a mistake: %s", s, addr.Err)
 	} else if err != nil {
 		return "", "", err
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '0' {
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n < least || n > 0 && port[0] == '0' {
 		return "", "", fmt.Errorf("%q is not a port number", port)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -117,7 +117,7 @@ func (l listenerConfig) overlaps(m listenerConfig) bool {
 	}
 	host, port, _ := net.SplitHostPort(l.Address)
 	otherHost, otherPort, _ := net.SplitHostPort(m.Address)
-	return port == otherPort && (host == otherHost || everywhere(host, otherHost) || everywhere(otherHost, host))
+	return port == otherPort && port != "0" && (host == otherHost || everywhere(host, otherHost) || everywhere(otherHost, host))
 }
 
 // everywhere reports whether listening on host takes the address of other too.

@@ -42,6 +42,8 @@ type rawCluster struct {
 
 	Authentication      *hcl.Attribute `hcl:"authentication,optional"`
 	AllowAuthentication *hcl.Attribute `hcl:"allow_authentication,optional"`
+	SecretsFile         *hcl.Attribute `hcl:"secrets_file,optional"`
+	MockKeyFile         *hcl.Attribute `hcl:"mock_key_file,optional"`
 
 	Monitor    *rawMonitor    `hcl:"monitor,block"`
 	BackendTLS *rawBackendTLS `hcl:"backend_tls,block"`

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
@@ -24,7 +25,7 @@ func newServeCommand(configPath *string) *cobra.Command {
 		Use:   "serve",
 		Short: "Serve clients until SIGTERM",
 		Long: "Serve clients until SIGTERM or SIGINT, which lets sessions finish for drain_timeout; a second one ends them at once.\n" +
-			"SIGHUP reads the certificate files again.",
+			"SIGHUP reads the files with certificates and secrets again.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, diags := loadConfig(*configPath)
@@ -57,6 +58,7 @@ type service struct {
 	log          *slog.Logger
 	server       *proxy.Server
 	certificates certificateSource
+	secrets      []*backends.SecretsFile // to be read again at SIGHUP
 	listeners    []net.Listener
 }
 
@@ -67,12 +69,14 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 	if err != nil {
 		return err
 	}
-	s := &service{
-		cfg: cfg, log: log, certificates: certificates,
-		server: proxy.New(proxy.Config{
-			Clusters: cfg.Clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Logger: log,
-		}),
+	s := &service{cfg: cfg, log: log, certificates: certificates}
+	clusters, err := s.clusters()
+	if err != nil {
+		return err
 	}
+	s.server = proxy.New(proxy.Config{
+		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Logger: log,
+	})
 	if err := s.listen(); err != nil {
 		return err
 	}
@@ -106,6 +110,7 @@ func (s *service) run(stop stops, started func(*service)) error {
 	defer func() {
 		end()
 		parts.Wait()
+		s.server.Close()
 	}()
 	parts.Go(func() { s.server.Run(ctx) })
 	parts.Go(func() { s.reloadOnHangup(ctx) })
@@ -158,7 +163,7 @@ func (s *service) accept(ctx context.Context, i int) error {
 	return front.Serve(ctx, ln, s.server.ServeClient)
 }
 
-// reloadOnHangup reads the certificate files again at every SIGHUP. A set that cannot be read leaves the old one serving.
+// reloadOnHangup reads the files with certificates and secrets again at every SIGHUP.
 func (s *service) reloadOnHangup(ctx context.Context) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -166,15 +171,27 @@ func (s *service) reloadOnHangup(ctx context.Context) {
 	for {
 		select {
 		case <-hangups:
-			if err := s.certificates.reload(); err != nil {
-				s.log.Error("certificates not reloaded, the old ones stay", "err", err)
-				continue
-			}
-			s.log.Info("certificates reloaded")
-			s.certificates.warn(s.log)
+			s.reload()
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// reload reads files again. What cannot be read leaves the old one in use.
+func (s *service) reload() {
+	if err := s.certificates.reload(); err != nil {
+		s.log.Error("certificates not reloaded, the old ones stay", "err", err)
+	} else {
+		s.log.Info("certificates reloaded")
+		s.certificates.warn(s.log)
+	}
+	for _, f := range s.secrets {
+		if err := f.Reload(); err != nil {
+			s.log.Error("secrets not reloaded, the old ones stay", "err", err)
+			continue
+		}
+		s.log.Info("secrets reloaded")
 	}
 }
 

@@ -36,7 +36,8 @@ The password of the configuration is not read and not printed.`,
 			if err != nil {
 				return err
 			}
-			return writeSQL(cmd.OutOrStdout(), cluster.Monitor)
+			p, secrets := cfg.Passthrough[cluster.Monitor.Cluster]
+			return writeSQL(cmd.OutOrStdout(), cluster.Monitor, secrets && p.SecretsFile == "")
 		},
 	}
 }
@@ -83,15 +84,41 @@ GRANT CONNECT ON DATABASE %[4]s TO %[3]s;
 -- the proxy would log in as any role, superusers included.
 `
 
-// writeSQL prints the script for one cluster. Names from the configuration are quoted for the place they stand in.
-func writeSQL(w io.Writer, m backends.MonitorConfig) error {
+// secretSQL makes the function from which authentication = "scram_passthrough" has its secrets. Its argument: the monitor's
+// role. Names are qualified and the search path is fixed, because it runs with its owner's rights.
+const secretSQL = `
+-- For authentication = "scram_passthrough": the function that tells the monitor, and nobody else, the SCRAM secret of a role
+-- that may log in. Superusers are left out. Run this in the monitor's database, %[2]s.
+CREATE SCHEMA IF NOT EXISTS pgreplicaproxy;
+CREATE OR REPLACE FUNCTION pgreplicaproxy.scram_secret(role_name text) RETURNS text
+LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $function$
+  SELECT a.rolpassword FROM pg_catalog.pg_authid AS a
+  WHERE a.rolname = role_name AND a.rolcanlogin AND NOT a.rolsuper
+    AND pg_catalog.starts_with(a.rolpassword, 'SCRAM-SHA-256$')
+    AND (a.rolvaliduntil IS NULL OR a.rolvaliduntil > pg_catalog.now())
+$function$;
+REVOKE ALL ON FUNCTION pgreplicaproxy.scram_secret(text) FROM PUBLIC;
+GRANT USAGE ON SCHEMA pgreplicaproxy TO %[1]s;
+GRANT EXECUTE ON FUNCTION pgreplicaproxy.scram_secret(text) TO %[1]s;
+`
+
+// writeSQL prints the script for one cluster, with the function for SCRAM secrets or without. Names from the configuration are
+// quoted for the place they stand in.
+func writeSQL(w io.Writer, m backends.MonitorConfig, secrets bool) error {
 	role, database := quoteIdentifier(m.Credentials.User), quoteIdentifier(m.Credentials.Database)
 	create := fmt.Sprintf(`BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s) THEN
     CREATE ROLE %s LOGIN;
   END IF;
 END`, quoteLiteral(m.Credentials.User), role)
-	_, err := fmt.Fprintf(w, sqlScript, m.Cluster, dollarQuote(create), role, database, hbaLines(m))
+	if _, err := fmt.Fprintf(w, sqlScript, m.Cluster, dollarQuote(create), role, database, hbaLines(m)); err != nil {
+		return err
+	}
+	if !secrets {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, secretSQL, role, database)
 	return err
 }
 

@@ -58,6 +58,21 @@ func (a *authentication) step(m wire.Message) (done bool, err error) {
 	}
 }
 
+// demand returns the next Authentication message of a server that is logged in to by the proxy itself, from m on. What the
+// server says in between goes to the client; its refusal does and ends the session.
+func (a *authentication) demand(m wire.Message) (wire.AuthCode, []byte, error) {
+	for m.Type != wire.TypeAuthentication {
+		if _, err := a.step(m); err != nil {
+			return 0, nil, err
+		}
+		var err error
+		if m, err = a.down.Next(wire.MaxLogin); err != nil {
+			return 0, nil, fmt.Errorf("read from server %s during authentication: %w", a.session.target.Name, err)
+		}
+	}
+	return m.Authentication()
+}
+
 // request handles one Authentication message.
 func (a *authentication) request(m wire.Message) (done bool, err error) {
 	code, data, err := m.Authentication()

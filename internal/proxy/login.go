@@ -26,6 +26,9 @@ func (s *session) login(ctx context.Context) (pending, error) {
 	if err := s.place(); err != nil {
 		return pending{}, err
 	}
+	if s.cluster.Passthrough != nil {
+		return s.loginPassthrough(ctx)
+	}
 	server, first, err := s.connect(ctx)
 	if err != nil {
 		return pending{}, err

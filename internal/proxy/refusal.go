@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/scram"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
@@ -36,6 +37,48 @@ var (
 		Hint:    "Retry; login_timeout in the proxy's configuration bounds a login.",
 	}
 )
+
+var errSecretChanged = &wire.ErrorResponse{
+	Code:    wire.CannotConnectNow,
+	Message: "the role's password was changed a moment ago",
+	Hint:    "Retry.",
+}
+
+func errNoSecret(cluster string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.CannotConnectNow,
+		Message: fmt.Sprintf("no server of cluster %q could be asked for the role's secret", cluster),
+		Hint:    "Retry in a few seconds; the log of pgreplicaproxy says why.",
+	}
+}
+
+func errNotSCRAM(backend string) error {
+	return &wire.ErrorResponse{
+		Code:    wire.InvalidAuthorizationSpecification,
+		Message: fmt.Sprintf("server %q does not ask for SCRAM authentication", backend),
+		Hint:    "Let pg_hba.conf on the server ask for scram-sha-256 for the proxy's address.",
+	}
+}
+
+// clientScramError is PostgreSQL's own answer to a client whose part in a SCRAM exchange was wrong.
+func clientScramError(err error, user string) error {
+	var answer *wire.ErrorResponse
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, scram.ErrProof):
+		answer = &wire.ErrorResponse{
+			Code: wire.InvalidPassword, Message: fmt.Sprintf("password authentication failed for user %q", user),
+		}
+	case errors.Is(err, scram.ErrNegotiation), errors.Is(err, scram.ErrChannelBinding):
+		answer = &wire.ErrorResponse{Code: wire.InvalidAuthorizationSpecification, Message: err.Error()}
+	case errors.Is(err, scram.ErrProtocol):
+		answer = &wire.ErrorResponse{Code: wire.ProtocolViolation, Message: err.Error()}
+	default:
+		return err
+	}
+	return errors.Join(answer, err)
+}
 
 func errMonitorUser(user string) error {
 	return &wire.ErrorResponse{

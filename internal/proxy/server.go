@@ -19,7 +19,7 @@ import (
 type Config struct {
 	Clusters []ClusterConfig
 	Routes   policy.Rules
-	// DrainTimeout is how long sessions of a promoted replica may go on until they are idle; zero is 30 s.
+	// DrainTimeout is how long sessions of a promoted replica may go on until they are idle; zero ends them at once.
 	DrainTimeout time.Duration
 	// Logger gets one line for each session at its end, and one for each change of a server; nil is silent.
 	Logger *slog.Logger
@@ -31,6 +31,8 @@ type ClusterConfig struct {
 	Monitor backends.MonitorConfig
 	// Allow is what a server may ask of a client.
 	Allow Methods
+	// Passthrough, when not nil, makes the proxy end SCRAM itself instead of relaying it.
+	Passthrough *Passthrough
 	// AllowMonitorUser lets clients log in as the monitor's role, which is refused otherwise.
 	AllowMonitorUser bool
 }
@@ -49,6 +51,7 @@ type Server struct {
 	drainTimeout time.Duration
 	log          *slog.Logger
 
+	relays  relay.Engine
 	cancels cancelTable
 	lastID  atomic.Uint64
 
@@ -67,9 +70,6 @@ func New(cfg Config) *Server {
 		log:          cfg.Logger,
 		sessions:     make(map[*session]struct{}),
 		empty:        make(chan struct{}),
-	}
-	if s.drainTimeout <= 0 {
-		s.drainTimeout = 30 * time.Second
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -146,6 +146,16 @@ func (s *Server) Sessions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sessions)
+}
+
+// Close releases what is left once Run has returned and Drain has ended every session.
+func (s *Server) Close() {
+	s.relays.Close()
+	for _, c := range s.clusters {
+		if c.Passthrough != nil && c.Passthrough.Close != nil {
+			c.Passthrough.Close()
+		}
+	}
 }
 
 // Drain waits until no session is left. When ctx ends before that, it ends those that are left, with an error that says

@@ -56,16 +56,25 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	s.log(slog.LevelDebug, "session opened")
+	if err := s.startRelay(ready); err != nil {
+		s.log(slog.LevelError, "session not relayed", "err", err)
+		s.leave()
+	}
+}
+
+// startRelay hands both connections over. An ending that came in the meantime follows them.
+func (s *session) startRelay(ready pending) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.relay = relay.Start(relay.Config{
+	s.relay, err = s.server.relays.Start(relay.Config{
 		Client: relay.Leg{Conn: s.client.Conn, Pending: ready.fromClient},
 		Server: relay.Leg{Conn: s.leg, Pending: ready.fromServer},
 		Ended:  s.ended,
 	})
-	if s.ending != nil {
+	if err == nil && s.ending != nil {
 		s.relay.End(*s.ending)
 	}
+	return err
 }
 
 // end ends the session with an error: by the relay once there is one, before that by cutting the login short.

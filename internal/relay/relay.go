@@ -1,9 +1,9 @@
 package relay
 
 import (
+	"errors"
+	"io"
 	"net"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/wire"
@@ -76,63 +76,30 @@ type Ending struct {
 	Deadline time.Time
 }
 
-// Relay is one session being relayed. Its methods may be called from anywhere, also after its end.
-type Relay struct {
-	cfg Config
-	// toServer and toClient count bytes that were written.
-	toServer, toClient atomic.Uint64
+const (
+	// boundaryTime is how long the end of a session may wait for a message of the server to be complete, and for the client
+	// to take what was sent before.
+	boundaryTime = time.Second
+	// lingerTime is how long a client has to read the last bytes and close its side.
+	lingerTime = 2 * time.Second
+)
 
-	ending atomic.Pointer[Ending]
-	timer  *time.Timer // of an idle ending with a deadline; guarded by endMu
-	endMu  sync.Mutex
+// terminateMessage is a Terminate message ("Message Formats").
+var terminateMessage = []byte{'X', 0, 0, 0, 4}
 
-	// up guards the client's direction: its walker, and the decision that nothing more is forwarded to the server.
-	up struct {
-		sync.Mutex
-		walker wire.Walker
-		closed bool
+// clientCause tells why the client's direction has ended. Many drivers close without TLS's close_notify, and whatever
+// follows a Terminate is no failure.
+func clientCause(err error, up *wire.Walker) (Cause, error) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || up.Terminated() {
+		return ClientClosed, nil
 	}
-	// down is the server's direction, for the goroutine that pumps it alone.
-	down wire.Walker
-	// waited is true once the end of the session has waited for a boundary; pumpToClient's too.
-	waited bool
-
-	pumps  atomic.Int32 // pumps still running
-	result Result
-	once   sync.Once // of result
+	return ClientFailed, err
 }
 
-// Start takes over both connections and relays between them. It returns at once; cfg.Ended tells the end.
-func Start(cfg Config) *Relay {
-	r := &Relay{cfg: cfg}
-	r.pumps.Store(2)
-	go r.pumpToServer()
-	go r.pumpToClient()
-	return r
-}
-
-// Stats returns the counts of now.
-func (r *Relay) Stats() Stats {
-	return Stats{ToServer: r.toServer.Load(), ToClient: r.toClient.Load()}
-}
-
-// settle notes why the session ended; the first cause counts.
-func (r *Relay) settle(cause Cause, err error, notified bool) {
-	r.once.Do(func() { r.result = Result{Cause: cause, Err: err, Notified: notified} })
-}
-
-// leave ends a pump; the last one closes what is left and reports the result.
-func (r *Relay) leave() {
-	if r.pumps.Add(-1) > 0 {
-		return
-	}
-	_ = r.cfg.Client.Conn.Close() // nothing is left to lose: both directions have ended
-	_ = r.cfg.Server.Conn.Close()
-	r.endMu.Lock()
-	if r.timer != nil {
-		r.timer.Stop()
-	}
-	r.endMu.Unlock()
-	r.result.Stats = r.Stats()
-	r.cfg.Ended(r.result)
+// waits reports whether a session waits for its client, as far as the streams tell: outside a transaction, no request
+// unanswered, no message half sent.
+func waits(up, down *wire.Walker) bool {
+	status := down.Status()
+	return down.AtBoundary() && (status == 'I' || status == 0) &&
+		up.AtBoundary() && !up.Open() && up.Requests() <= down.Answers()
 }

@@ -2,7 +2,7 @@ listen { tls = "require" }
 tls { min_version = "1.1" }
 
 cluster "main" {
-  authentication       = "scram_passthrough"
+  authentication       = "scram"
   allow_authentication = ["scram-sha-265"]
   monitor { password = env("TEST_MONITOR_PASSWORD") }
   backend_tls { mode = "prefer" }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/proxy"
+)
+
+// clusters returns the clusters of the configuration with their sources of secrets.
+func (s *service) clusters() ([]proxy.ClusterConfig, error) {
+	clusters := slices.Clone(s.cfg.Clusters)
+	for i := range clusters {
+		p, ok := s.cfg.Passthrough[clusters[i].Monitor.Cluster]
+		if !ok {
+			continue
+		}
+		key, err := mockKey(p.MockKeyFile, s.cfg.StateDir)
+		if err != nil {
+			return nil, err
+		}
+		clusters[i].Passthrough = &proxy.Passthrough{MockKey: key}
+		if err := s.secretsOf(&clusters[i], p); err != nil {
+			return nil, err
+		}
+	}
+	return clusters, nil
+}
+
+// secretsOf sets where a cluster's secrets come from: the servers, or a file.
+func (s *service) secretsOf(c *proxy.ClusterConfig, p passthroughConfig) error {
+	if p.SecretsFile == "" {
+		secrets := backends.NewSecrets(c.Monitor)
+		c.Passthrough.Lookup, c.Passthrough.Forget, c.Passthrough.Close = secrets.Lookup, secrets.Forget, secrets.Close
+		return nil
+	}
+	file, err := backends.LoadSecretsFile(p.SecretsFile)
+	if err != nil {
+		return err
+	}
+	s.secrets = append(s.secrets, file)
+	c.Passthrough.Lookup = file.Lookup
+	return nil
+}
+
+// mockKeySize is that of the hash it goes into.
+const mockKeySize = 32
+
+// mockKey reads the key of answers for unknown roles from its file, or from the state directory, where it is made once.
+func mockKey(file, stateDir string) ([]byte, error) {
+	made := file == ""
+	if made {
+		file = filepath.Join(stateDir, "mock.key")
+	}
+	key, err := os.ReadFile(file)
+	if made && errors.Is(err, fs.ErrNotExist) {
+		key, err = makeMockKey(file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key for unknown roles: %w", err)
+	}
+	if len(key) < mockKeySize {
+		return nil, fmt.Errorf("key for unknown roles: %s has %d bytes, and needs %d random ones", file, len(key), mockKeySize)
+	}
+	return key, nil
+}
+
+// makeMockKey makes the key's file. Of several that do so at once all get the key of the first.
+func makeMockKey(file string) ([]byte, error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return nil, err
+	}
+	key := make([]byte, mockKeySize)
+	_, _ = rand.Read(key) // never fails
+	temporary, err := os.CreateTemp(filepath.Dir(file), ".mock.key-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.Remove(temporary.Name()) }()
+	_, err = temporary.Write(key)
+	if err := errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Link(temporary.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return os.ReadFile(file)
+}

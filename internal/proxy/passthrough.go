@@ -1,0 +1,301 @@
+package proxy
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/scram"
+	"github.com/replicon/pgreplicaproxy/wire"
+)
+
+// Passthrough is what the mode scram_passthrough needs: the proxy ends SCRAM with the client by the role's stored secret,
+// recovers the ClientKey from the client's proof (RFC 5802 section 3), and logs in to the server with it. Each leg is then
+// bound to its own certificate, and no server hears of a client that has not proven who it is.
+type Passthrough struct {
+	// Lookup returns the secret of a role as the server has it on file, at most maxAge old.
+	Lookup func(ctx context.Context, backend, role string, maxAge time.Duration) (backends.RoleSecret, error)
+	// Forget drops what Lookup may have cached, because the server was seen to have another secret. Nil does nothing.
+	Forget func(backend, role string)
+	// Close releases what Lookup holds. Nil does nothing.
+	Close func()
+	// MockKey makes the answers for roles without a secret: the same for one role across restarts, and on every proxy that
+	// has the same key. It has 32 bytes at least.
+	MockKey []byte
+}
+
+const (
+	// secretAge is how long a secret may be used without asking again. A password that was changed meanwhile is noticed at
+	// the first login with the new one, which is told to retry.
+	secretAge = 30 * time.Second
+	// doubtAge is how old a secret may be that a failed proof is judged by.
+	doubtAge = time.Second
+)
+
+// passthrough is one login in that mode.
+type passthrough struct {
+	*session
+	up      *wire.Reader
+	backend string // whose secret is used
+	secret  scram.Secret
+	server  *scram.Server // towards the client
+	key     *scram.Key
+}
+
+// loginPassthrough takes the session from its decision to the server's first ReadyForQuery.
+func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
+	p := passthrough{session: s, up: wire.NewReader(s.client.Conn)}
+	if err := p.prepare(ctx); err != nil {
+		return pending{}, err
+	}
+	defer p.server.Wipe()
+	defer func() { p.key.Wipe() }()
+	if err := p.negotiate(); err != nil {
+		return pending{}, err
+	}
+	if err := p.authenticateClient(ctx); err != nil {
+		return pending{}, err
+	}
+	if err := p.keepCandidates(ctx); err != nil {
+		return pending{}, err
+	}
+	leg, first, err := s.connect(ctx)
+	if err != nil {
+		return pending{}, err
+	}
+	if err := p.authenticateProxy(leg, first); err != nil {
+		return pending{}, err
+	}
+	if err := p.accept(); err != nil {
+		return pending{}, err
+	}
+	if err := s.undeadline(); err != nil {
+		return pending{}, err
+	}
+	rest, err := s.settle(leg.conn)
+	return pending{fromServer: rest}, err
+}
+
+// prepare gets the secret as the first candidate has it that can be asked.
+func (p *passthrough) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
+	defer cancel()
+	var failures error
+	for _, name := range p.decision.Backends {
+		found, err := p.cluster.Passthrough.Lookup(ctx, name, p.request.User, secretAge)
+		if err != nil {
+			failures = errors.Join(failures, err)
+			continue
+		}
+		p.backend = name
+		doomed := found.Secret == nil
+		if doomed {
+			p.secret = scram.MockSecret(p.cluster.Passthrough.MockKey, p.request.User, found.Iterations)
+		} else {
+			p.secret = *found.Secret
+		}
+		p.server = scram.NewServer(p.secret, doomed, binding(p.client.Leaf))
+		return nil
+	}
+	return errors.Join(errNoSecret(p.decision.Cluster), failures)
+}
+
+// binding is the channel binding data of a certificate, nil where there is none or it has none.
+func binding(leaf *x509.Certificate) []byte {
+	if leaf == nil {
+		return nil
+	}
+	hash, _ := scram.EndPoint(leaf)
+	return hash
+}
+
+// negotiate settles the protocol version in the server's place, because the client must hear of it before it is asked to
+// authenticate. Options of the protocol ("_pq_.") are declined.
+func (p *passthrough) negotiate() error {
+	startup := p.client.Opening.Startup
+	settled, declined := startup.Negotiate(p.newestVersion())
+	if settled.Version == startup.Version && len(declined) == 0 {
+		return nil
+	}
+	p.client.Opening.Startup = settled
+	return p.write(wire.AppendNegotiateProtocolVersion(nil, settled.Version, declined))
+}
+
+// newestVersion is the newest protocol that every candidate speaks: 3.2 came with PostgreSQL 18.
+func (p *passthrough) newestVersion() wire.Version {
+	snapshot := p.cluster.monitor.Snapshot()
+	for _, name := range p.decision.Backends {
+		if st, ok := snapshot.State(name); !ok || st.MajorVersion() < 18 {
+			return wire.Version30
+		}
+	}
+	return wire.Version32
+}
+
+// authenticateClient is the server's side of SCRAM, towards the client.
+func (p *passthrough) authenticateClient(ctx context.Context) error {
+	mechanisms := p.server.Mechanisms()
+	if err := p.write(wire.AppendMechanisms(nil, mechanisms)); err != nil {
+		return err
+	}
+	body, err := p.response()
+	if err != nil {
+		return err
+	}
+	choice, err := wire.ParseSASLInitialResponse(body)
+	if err != nil {
+		return errors.Join(errNoAnswer, err)
+	}
+	challenge, err := p.server.First(choice.Mechanism, choice.Data)
+	if err == nil && len(challenge) == 0 { // the client waits for us to begin
+		if body, err = p.ask(challenge); err == nil {
+			challenge, err = p.server.First(choice.Mechanism, body)
+		}
+	}
+	if err != nil {
+		return clientScramError(err, p.request.User)
+	}
+	if body, err = p.ask(challenge); err != nil {
+		return err
+	}
+	p.key, err = p.server.Final(body)
+	if errors.Is(err, scram.ErrProof) && p.outdated(ctx) {
+		return errors.Join(errSecretChanged, err)
+	}
+	return clientScramError(err, p.request.User)
+}
+
+// outdated reports whether the proof failed against a secret that the server has no more: the client may well have had the
+// new password.
+func (p *passthrough) outdated(ctx context.Context) bool {
+	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
+	defer cancel()
+	now, err := p.cluster.Passthrough.Lookup(ctx, p.backend, p.request.User, doubtAge)
+	return err == nil && now.Secret != nil && !now.Secret.Equal(p.secret)
+}
+
+// ask sends a challenge and returns the response to it.
+func (p *passthrough) ask(challenge []byte) ([]byte, error) {
+	if err := p.write(wire.AppendAuthentication(nil, wire.AuthSASLContinue, challenge)); err != nil {
+		return nil, err
+	}
+	return p.response()
+}
+
+func (p *passthrough) response() ([]byte, error) {
+	m, err := p.up.Next(wire.MaxSCRAM)
+	switch {
+	case errors.Is(err, wire.ErrLength):
+		return nil, errors.Join(errNoAnswer, err)
+	case err != nil:
+		return nil, clientError(err)
+	case m.Type != wire.TypePassword:
+		return nil, errNoAnswer
+	}
+	return m.Body, nil
+}
+
+// keepCandidates leaves only servers that have the very secret which the client has proven: while a change of it is on its
+// way to the standbys they differ.
+func (p *passthrough) keepCandidates(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
+	defer cancel()
+	var kept []string
+	for _, name := range p.decision.Backends {
+		found, err := p.cluster.Passthrough.Lookup(ctx, name, p.request.User, secretAge)
+		if err == nil && found.Secret != nil && found.Secret.Equal(p.secret) {
+			kept = append(kept, name)
+		}
+	}
+	if len(kept) == 0 {
+		return errSecretChanged
+	}
+	p.decision.Backends = kept
+	return nil
+}
+
+// authenticateProxy is the client's side of SCRAM, towards the server, with the recovered key. A server that asks for
+// nothing is content with less than the client has proven to us.
+func (p *passthrough) authenticateProxy(leg serverLeg, m wire.Message) (err error) {
+	a := authentication{session: p.session, down: leg.reader, leg: leg.conn}
+	var client *scram.Client
+	defer func() {
+		if client != nil {
+			client.Wipe()
+		}
+	}()
+	for {
+		code, data, err := a.demand(m)
+		if err != nil {
+			return err
+		}
+		switch {
+		case code == wire.AuthOK && (client == nil || a.proven):
+			return nil
+		case code == wire.AuthSASL && client == nil:
+			client, err = p.begin(a, data)
+		case code == wire.AuthSASLContinue && client != nil:
+			err = p.prove(a, client, data)
+		case code == wire.AuthSASLFinal && client != nil:
+			err = client.Verify(data)
+			a.proven = err == nil
+		case code == wire.AuthMD5 || code == wire.AuthCleartext || code == wire.AuthGSS || code == wire.AuthSSPI:
+			return errNotSCRAM(p.target.Name)
+		default:
+			return fmt.Errorf("server %s sent authentication code %d out of order", p.target.Name, code)
+		}
+		if err != nil {
+			return fmt.Errorf("log in to %s: %w", p.target.Name, err)
+		}
+		if m, err = leg.reader.Next(wire.MaxLogin); err != nil {
+			return fmt.Errorf("read from server %s during authentication: %w", p.target.Name, err)
+		}
+	}
+}
+
+// begin answers the server's list of mechanisms. On a TLS leg the login is bound to the certificate the server showed.
+func (p *passthrough) begin(a authentication, data []byte) (*scram.Client, error) {
+	mechanisms, err := wire.ParseMechanisms(data)
+	if err != nil {
+		return nil, err
+	}
+	var bound []byte
+	plain := false
+	for _, name := range mechanisms {
+		plain = plain || name == wire.MechanismSCRAM
+		if name == wire.MechanismSCRAMPlus {
+			bound = binding(a.leg.Leaf)
+		}
+	}
+	if !plain && bound == nil {
+		return nil, errNotSCRAM(p.target.Name)
+	}
+	client := scram.NewClient(p.key, p.secret, bound)
+	return client, a.forward(wire.Message{
+		Type: wire.TypePassword, Body: wire.AppendSASLInitialResponse(nil, client.Mechanism(), client.First()),
+	})
+}
+
+// prove answers the server's challenge. A salt or count other than the secret's says that the secret was changed since.
+func (p *passthrough) prove(a authentication, client *scram.Client, data []byte) error {
+	final, err := client.Final(data)
+	if errors.Is(err, scram.ErrSecretChanged) {
+		if forget := p.cluster.Passthrough.Forget; forget != nil {
+			forget(p.target.Name, p.request.User)
+		}
+		return errors.Join(errSecretChanged, err)
+	}
+	if err != nil {
+		return err
+	}
+	return a.forward(wire.Message{Type: wire.TypePassword, Body: final})
+}
+
+// accept tells the client that it is in, with the proof that the proxy has the role's secret.
+func (p *passthrough) accept() error {
+	b := wire.AppendAuthentication(nil, wire.AuthSASLFinal, p.server.ServerFinal())
+	return p.write(wire.AppendAuthentication(b, wire.AuthOK, nil))
+}

@@ -1,0 +1,132 @@
+//go:build relay_loop
+
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop is one epoll instance (epoll(7)) and the goroutine that serves its sessions. Everything of a session is touched by
+// that goroutine alone; others only leave work in the inbox. The buffers are the loop's: a session holds none while nothing
+// waits to be written.
+type loop struct {
+	epoll, wakeup int // descriptors
+
+	mu    sync.Mutex
+	inbox []func()
+	woken bool // a wake-up is under way
+
+	legs     []*leg // by descriptor
+	sessions atomic.Int64
+	stopping bool
+	done     chan struct{}
+
+	raw   [rawBuffer]byte // as read from a socket
+	clear []byte          // decrypted
+	wire  []byte          // encrypted, to be written
+}
+
+const (
+	// rawBuffer is how much is read from a socket at a time.
+	rawBuffer = 64 << 10
+	// readTurn is how many full buffers one socket may fill before the others have their turn.
+	readTurn = 4
+	// eventBatch is how many events are taken from the kernel at a time.
+	eventBatch = 128
+)
+
+// newLoop starts a loop.
+func newLoop() (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wakeup, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(epoll)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wakeup)}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wakeup, &event); err != nil {
+		_ = unix.Close(epoll)
+		_ = unix.Close(wakeup)
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	l := &loop{
+		epoll: epoll, wakeup: wakeup, done: make(chan struct{}),
+		clear: make([]byte, 0, 2*rawBuffer), wire: make([]byte, 0, 2*rawBuffer),
+	}
+	go l.run()
+	return l, nil
+}
+
+// post leaves work for the loop's goroutine. Work that comes after the loop has stopped is dropped.
+func (l *loop) post(work func()) {
+	l.mu.Lock()
+	l.inbox = append(l.inbox, work)
+	wake := !l.woken
+	l.woken = true
+	l.mu.Unlock()
+	if wake {
+		_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // cannot fail: the counter is far from full
+	}
+}
+
+// run serves events until stop was posted.
+func (l *loop) run() {
+	defer close(l.done)
+	events := make([]unix.EpollEvent, eventBatch)
+	for !l.stopping {
+		n, err := unix.EpollWait(l.epoll, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a wrong descriptor can be the reason
+		}
+		work := false
+		for _, e := range events[:max(n, 0)] {
+			switch {
+			case int(e.Fd) == l.wakeup:
+				work = true
+			case l.legs[e.Fd] != nil: // not closed by an event before
+				l.legs[e.Fd].event(e.Events)
+			}
+		}
+		if work {
+			l.work()
+		}
+	}
+	_ = unix.Close(l.epoll)
+	_ = unix.Close(l.wakeup)
+}
+
+// work does what was left in the inbox.
+func (l *loop) work() {
+	var count [8]byte
+	_, _ = unix.Read(l.wakeup, count[:])
+	l.mu.Lock()
+	inbox := l.inbox
+	l.inbox, l.woken = nil, false
+	l.mu.Unlock()
+	for _, f := range inbox {
+		f()
+	}
+}
+
+// stop ends the loop, which must have no sessions, and waits for its goroutine.
+func (l *loop) stop() {
+	l.post(func() { l.stopping = true })
+	<-l.done
+}
+
+// register makes room for a leg by its descriptor.
+func (l *loop) register(g *leg) {
+	for len(l.legs) <= g.fd {
+		l.legs = append(l.legs, nil)
+	}
+	l.legs[g.fd] = g
+}
