@@ -1,4 +1,4 @@
-//go:build !linux || !relay_loop
+//go:build !linux || relay_goroutines
 
 package relay
 

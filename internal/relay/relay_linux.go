@@ -1,4 +1,4 @@
-//go:build relay_loop
+//go:build !relay_goroutines
 
 package relay
 
