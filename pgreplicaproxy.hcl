@@ -99,7 +99,7 @@ cluster "main" {
 route {
   # At most one of the three; none matches every name. The suffix is cut off before the server sees the name.
   # database         = "app"    # this name
-  # database_pattern = "app_*"  # * any characters, ? one, [a-z] one of a class
+  # database_pattern = "app_*"  # * any characters but /, ? one, [a-z] one of a class
   database_suffix = "_replica"
 
   # All that are set must match.

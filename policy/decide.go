@@ -100,8 +100,8 @@ func (r Rules) route(q Request) (int, string) {
 	return -1, ""
 }
 
-// candidates lists the servers that may take the session: those of the role asked for by weighted chance, then, where
-// the route falls back, the primary.
+// candidates lists the servers that may take the session, by weighted chance: those of the role asked for or, where there are
+// none and the route falls back, the primary.
 func candidates(route *Route, backends []Backend, roll func() float64) []string {
 	var wanted, last []Backend
 	for _, b := range backends {
@@ -144,10 +144,20 @@ func shuffle(backends []Backend, roll func() float64) []string {
 }
 
 func noRoute(q Request) string {
+	what := "database"
 	if q.Replication {
-		return fmt.Sprintf("no route takes replication connections for database %q as user %q", q.Database, q.User)
+		what = "replication connections for database"
 	}
-	return fmt.Sprintf("no route takes database %q as user %q", q.Database, q.User)
+	return fmt.Sprintf("no route takes %s %q as user %q", what, shorten(q.Database), shorten(q.User))
+}
+
+// shorten cuts a name that a client has sent to what a message needs: a server knows no longer ones than 63 bytes.
+func shorten(name string) string {
+	const most = 64
+	if len(name) <= most {
+		return name
+	}
+	return name[:most] + "…"
 }
 
 // unavailable names what was looked for and what is known of each server, so that the reader need not ask twice.
@@ -162,8 +172,11 @@ func unavailable(route *Route, backends []Backend) string {
 			sep = ": "
 		}
 		reason += sep + b.Name + " is " + b.Role.String()
-		if b.Detail != "" {
+		switch {
+		case b.Detail != "":
 			reason += " (" + b.Detail + ")"
+		case b.Weight <= 0:
+			reason += " (with weight 0)"
 		}
 	}
 	return reason

@@ -10,7 +10,8 @@ import (
 type Route struct {
 	// Database matches one database name, byte for byte.
 	Database string
-	// DatabasePattern matches database names as path.Match does: * for any run of characters, ? for one, [a-z] for a class.
+	// DatabasePattern matches database names as path.Match does: * for any run of characters but /, ? for one, [a-z] for a
+	// class.
 	DatabasePattern string
 	// DatabaseSuffix matches names that end in it and have something before it; the suffix is removed before the
 	// server sees the name.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -51,7 +52,7 @@ type Handler func(ctx context.Context, c *Client)
 
 // Serve accepts connections from ln and hands each one that opens properly to handle, until ln is closed; then it waits
 // for the connections still in negotiation or in handle, and returns nil. The end of ctx closes connections that are
-// still negotiating, but not ln. Errors of accept are retried with a growing pause, as net/http does; an error is
+// still negotiating, but not ln, whose owner closes it. Errors of accept are retried with a growing pause, as net/http does; an error is
 // returned only when the listener is broken for good.
 func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) error {
 	var connections sync.WaitGroup
@@ -74,9 +75,17 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 				return nil
 			}
 		default:
+			c.logger().Error("listener broken", "listener", ln.Addr().String(), "err", err)
 			return err
 		}
 	}
+}
+
+// retried are errors after which accept may work again (accept(2)) and that package syscall does not call temporary: no
+// memory, and errors of the connection or of the network that accept merely passes on.
+var retried = []error{
+	syscall.ENOMEM, syscall.ENOBUFS, syscall.EPROTO, syscall.ENETDOWN, syscall.ENOPROTOOPT, syscall.EHOSTDOWN,
+	syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.ENETUNREACH, syscall.EPERM,
 }
 
 // temporary reports whether accept may work again: out of descriptors or memory, or a connection gone before it was
@@ -84,7 +93,7 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 func temporary(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && t.Temporary() ||
-		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ENOBUFS) // accept(2); not Temporary to package syscall
+		slices.ContainsFunc(retried, func(e error) bool { return errors.Is(err, e) })
 }
 
 // serveConn turns one connection into a client and hands it over.

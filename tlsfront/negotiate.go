@@ -29,6 +29,7 @@ var (
 	}
 	errNoALPN    = errors.New("direct TLS without ALPN protocol " + alpn)
 	errInsideTLS = errors.New("negotiation request inside TLS")
+	errLateTLS   = errors.New("direct TLS after a GSSENCRequest")
 )
 
 // negotiation is the opening of one connection, up to the packet that says what the client wants.
@@ -63,7 +64,9 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 			return nil, err
 		}
 		switch {
-		case opening.Kind == wire.KindTLS && !gssAsked:
+		case opening.Kind == wire.KindTLS && gssAsked: // only the first byte of a connection may begin TLS
+			return nil, errLateTLS
+		case opening.Kind == wire.KindTLS:
 			n.socket.Unread([]byte{wire.TLSRecordHandshake})
 			return n.direct(ctx)
 		case opening.Kind == wire.KindSSL:

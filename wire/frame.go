@@ -19,6 +19,9 @@ const (
 	// MaxLogin bounds a server's message before ReadyForQuery: an ErrorResponse may have 30,000 bytes in libpq's eyes
 	// (src/interfaces/libpq/fe-connect.c), all others far less.
 	MaxLogin = 30000
+	// MaxReady bounds a server's message between AuthenticationOk and ReadyForQuery, where a notice may be long; the limit
+	// is ours.
+	MaxReady = 1 << 20
 )
 
 // Message is one message: its type byte and its body. The body is the Reader's and valid until its next call.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -65,6 +66,7 @@ type service struct {
 // serve runs the service of cfg until it is told to stop. started, where it is not nil, is called when clients are being
 // accepted. An error before that means that nothing was served.
 func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) error {
+	ignoreClientEnvironment() // the configuration has taken from it what it wants
 	certificates, err := openCertificates(cfg, log)
 	if err != nil {
 		return err
@@ -81,6 +83,17 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 		return err
 	}
 	return s.run(stop, started)
+}
+
+// ignoreClientEnvironment removes what steers PostgreSQL clients from the environment. The monitor is one, and logs in as the
+// configuration says.
+func ignoreClientEnvironment() {
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PGREPLICAPROXY_") {
+			_ = os.Unsetenv(name) // fails for names that os.Environ does not return
+		}
+	}
 }
 
 // listen binds every address, or none.

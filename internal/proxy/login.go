@@ -161,7 +161,7 @@ func (s *session) settle(server io.Reader) ([]byte, error) {
 // look walks over the whole messages of buf up to the first ReadyForQuery and returns what follows them.
 func (s *session) look(buf []byte) (rest []byte, ready bool, err error) {
 	for rest = buf; ; {
-		m, after, ok, err := wire.CutMessage(rest, wire.MaxLogin)
+		m, after, ok, err := wire.CutMessage(rest, wire.MaxReady)
 		if err != nil || !ok {
 			return rest, false, err
 		}
@@ -172,9 +172,7 @@ func (s *session) look(buf []byte) (rest []byte, ready bool, err error) {
 			state, _ := m.SQLState()
 			return rest, false, &serverError{sqlState: state}
 		case wire.TypeBackendKeyData:
-			if err := s.noteKey(m); err != nil {
-				return rest, false, err
-			}
+			s.noteKey(m)
 		case wire.TypeParameterStatus:
 			if err := s.checkRole(m); err != nil {
 				return rest, false, err
@@ -183,15 +181,15 @@ func (s *session) look(buf []byte) (rest []byte, ready bool, err error) {
 	}
 }
 
-// noteKey remembers where a CancelRequest with this key belongs.
-func (s *session) noteKey(m wire.Message) error {
+// noteKey remembers where a CancelRequest with this key belongs. A key that no request could name (a pooler's process 0) is
+// none to remember.
+func (s *session) noteKey(m wire.Message) {
 	key, err := wire.ParseBackendKeyData(m)
 	if err != nil {
-		return err
+		return
 	}
 	s.forget()
 	s.forget = s.server.cancels.add(key, s.target)
-	return nil
 }
 
 // checkRole compares in_hot_standby, which servers from 14 on report, with what the session was placed for: a promotion
