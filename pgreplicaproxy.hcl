@@ -115,6 +115,13 @@ route {
 }
 route { role = "primary" }
 
+# Where the program tells how it is, over HTTP: /livez, and /readyz, /readyz/primary and /readyz/replica, which are 200 while
+# every cluster has such a server. Loopback addresses and unix sockets only. Without the block there is none.
+# admin {
+#   address = "127.0.0.1:7433"
+#   pprof   = false # true adds Go's profiles under /debug/pprof/
+# }
+
 log {
   level  = "info" # "debug", "info", "warn", "error"
   format = "auto" # "text" on a terminal, else "json"

@@ -36,37 +36,35 @@ func NewSecrets(config MonitorConfig) *Secrets {
 	credentials := config.Credentials
 	for _, t := range config.Targets {
 		s.readers[t.Name] = &secretReader{
-			turn: make(chan struct{}, 1), cache: make(map[string]cachedSecret),
+			timeout: timeout, turn: make(chan struct{}, 1), cache: make(map[string]cachedSecret),
 			logIn: func(ctx context.Context) (*session, error) { return logIn(ctx, t, credentials, timeout) },
 		}
 	}
 	return s
 }
 
-// Lookup returns what a server has on file for a role, at most maxAge old. An error says that the server could not be
-// asked, or that the function which answers is missing there.
+// Lookup returns what a server has on file for a role, at most maxAge old; zero asks the server, after the call began. Calls
+// for the same role at the same time share a question. An error says that the server could not be asked within the
+// monitor's timeout, or that the function which answers is missing there.
 func (s *Secrets) Lookup(ctx context.Context, backend, role string, maxAge time.Duration) (RoleSecret, error) {
 	r := s.readers[backend]
 	if r == nil {
 		return RoleSecret{}, fmt.Errorf("read secret: no server %q", backend)
 	}
-	if found, ok := r.cached(role, maxAge); ok {
+	since := time.Now().Add(-maxAge)
+	if found, ok := r.cached(role, since); ok {
 		return found, nil
 	}
-	found, err := r.read(ctx, role)
+	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	found, err := r.read(limited, role, since)
+	if limited.Err() != nil && ctx.Err() == nil { // the login may go on
+		return RoleSecret{}, fmt.Errorf("read secret on %s: no answer within %v", backend, r.timeout)
+	}
 	if err != nil {
 		return RoleSecret{}, fmt.Errorf("read secret on %s: %w", backend, err)
 	}
 	return found, nil
-}
-
-// Forget drops what is cached of a role on a server, because the server was seen to have changed it.
-func (s *Secrets) Forget(backend, role string) {
-	if r := s.readers[backend]; r != nil {
-		r.mu.Lock()
-		delete(r.cache, role)
-		r.mu.Unlock()
-	}
 }
 
 // Close ends the connections. Nothing may be looked up afterwards.
@@ -80,7 +78,7 @@ func (s *Secrets) Close() {
 // maxCached bounds what strangers can make a server's cache hold by asking for roles.
 const maxCached = 4096
 
-// cachedSecret is an answer and when it was given.
+// cachedSecret is an answer and when it was asked for.
 type cachedSecret struct {
 	RoleSecret
 	at time.Time
@@ -88,7 +86,8 @@ type cachedSecret struct {
 
 // secretReader asks one server.
 type secretReader struct {
-	logIn func(context.Context) (*session, error)
+	logIn   func(context.Context) (*session, error)
+	timeout time.Duration // of one question, a login and the wait for the turn included
 	// turn is held by whoever uses the session.
 	turn    chan struct{}
 	session *session
@@ -97,23 +96,24 @@ type secretReader struct {
 	cache map[string]cachedSecret
 }
 
-func (r *secretReader) cached(role string, maxAge time.Duration) (RoleSecret, bool) {
+// cached returns an answer that was asked for after since.
+func (r *secretReader) cached(role string, since time.Time) (RoleSecret, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.cache[role]
-	return c.RoleSecret, ok && time.Since(c.at) < maxAge
+	return c.RoleSecret, ok && c.at.After(since)
 }
 
-func (r *secretReader) remember(role string, found RoleSecret) {
+func (r *secretReader) remember(role string, found RoleSecret, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.cache) >= maxCached {
+	if _, known := r.cache[role]; !known && len(r.cache) >= maxCached {
 		for other := range r.cache { // any one: map order is random
 			delete(r.cache, other)
 			break
 		}
 	}
-	r.cache[role] = cachedSecret{found, time.Now()}
+	r.cache[role] = cachedSecret{found, at}
 }
 
 // secretQuery calls the function that `pgreplicaproxy sql` prints.
@@ -122,16 +122,19 @@ const secretQuery = `SELECT pgreplicaproxy.scram_secret($1), pg_catalog.current_
 // defaultIterations is what servers before 16 use, which have no scram_iterations.
 const defaultIterations = 4096
 
-// read asks the server, once more over a new connection if the old one turns out to be gone.
-func (r *secretReader) read(ctx context.Context, role string) (RoleSecret, error) {
+// read asks the server, once more over a new connection if the old one turns out to be gone. Who had the turn before may
+// have asked for the same.
+func (r *secretReader) read(ctx context.Context, role string, since time.Time) (RoleSecret, error) {
 	select {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
 	case <-ctx.Done():
 		return RoleSecret{}, ctx.Err()
 	}
-	fresh := r.session == nil
-	for {
+	if found, ok := r.cached(role, since); ok {
+		return found, nil
+	}
+	for fresh := r.session == nil; ; fresh = true {
 		if r.session == nil {
 			session, err := r.logIn(ctx)
 			if err != nil {
@@ -139,23 +142,35 @@ func (r *secretReader) read(ctx context.Context, role string) (RoleSecret, error
 			}
 			r.session = session
 		}
-		result := r.session.pg.ExecParams(ctx, secretQuery, [][]byte{[]byte(role)}, nil, nil, nil).Read()
-		if result.Err == nil {
-			found, err := secretOf(result)
-			if err == nil {
-				r.remember(role, found)
-			}
+		at := time.Now()
+		found, err := r.ask(ctx, role)
+		if err == nil {
+			r.remember(role, found, at)
+		}
+		if !r.session.over() {
 			return found, err
 		}
-		var server *pgconn.PgError
-		if errors.As(result.Err, &server) && !r.session.over() {
-			return RoleSecret{}, explainSecret(server)
-		}
 		r.hangUp()
-		if fresh || ctx.Err() != nil {
-			return RoleSecret{}, result.Err
+		if err == nil || fresh || ctx.Err() != nil {
+			return found, err
 		}
-		fresh = true
+	}
+}
+
+// ask asks over the session. A name that the database's encoding does not have is that of no role.
+func (r *secretReader) ask(ctx context.Context, role string) (RoleSecret, error) {
+	const notInEncoding, noRole = "22021", ""
+	result := r.session.pg.ExecParams(ctx, secretQuery, [][]byte{[]byte(role)}, nil, nil, nil).Read()
+	var server *pgconn.PgError
+	switch {
+	case result.Err == nil:
+		return secretOf(result)
+	case !errors.As(result.Err, &server):
+		return RoleSecret{}, result.Err
+	case server.Code == notInEncoding && role != noRole:
+		return r.ask(ctx, noRole)
+	default:
+		return RoleSecret{}, explainSecret(server)
 	}
 }
 

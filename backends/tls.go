@@ -15,6 +15,8 @@ func tlsConfig(t Target) *tls.Config {
 		NextProtos:             []string{"postgresql"},
 		MinVersion:             tls.VersionTLS12,
 		SessionTicketsDisabled: true,
+		// Small first records are for browsers.
+		DynamicRecordSizingDisabled: true,
 	}
 	switch t.TLS {
 	case TLSRequire:

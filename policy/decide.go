@@ -162,10 +162,7 @@ func shorten(name string) string {
 
 // unavailable names what was looked for and what is known of each server, so that the reader need not ask twice.
 func unavailable(route *Route, backends []Backend) string {
-	what := map[Target]string{
-		TargetPrimary: "primary", TargetReplica: "replica", TargetAny: "server",
-	}[route.Target]
-	reason := fmt.Sprintf("no %s of cluster %q can take the session now", what, route.Cluster)
+	reason := fmt.Sprintf("no %s of cluster %q can take the session now", route.Target.Noun(), route.Cluster)
 	for i, b := range backends {
 		sep := ", "
 		if i == 0 {

@@ -53,6 +53,14 @@ func (t Target) String() string {
 	return fmt.Sprintf("Target(%d)", t)
 }
 
+// Noun names the kind of server asked for, for messages: "primary", "replica" or "server".
+func (t Target) Noun() string {
+	if t == TargetAny {
+		return "server"
+	}
+	return t.String()
+}
+
 // ParseTarget returns the target that a word of the configuration names.
 func ParseTarget(s string) (Target, error) {
 	if i := slices.Index(targetNames[:], s); i >= 0 {

@@ -19,7 +19,9 @@ func ServerConfig(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), minV
 		GetCertificate:         recordLeaf(get),
 		NextProtos:             []string{alpn}, // a client that offers only others gets the alert no_application_protocol
 		SessionTicketsDisabled: true,
-		MinVersion:             max(minVersion, tls.VersionTLS12),
+		// Small first records are for browsers, which begin to render: here they only cost.
+		DynamicRecordSizingDisabled: true,
+		MinVersion:                  max(minVersion, tls.VersionTLS12),
 		// For TLS 1.2 alone: forward secrecy and AEAD, so neither static RSA nor CBC. TLS 1.3 has nothing else.
 		CipherSuites: []uint16{
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,

@@ -37,8 +37,9 @@ var allowed = map[string]struct {
 		"the assembly knows every part, but not the command line, signals or HCL",
 	},
 	"internal/bench": {[]string{"internal/pgcluster"}, "it measures the built program from outside"},
+	"internal/admin": {[]string{"backends", "policy"}, "it tells what is known, and must not be able to do anything"},
 	"cmd/pgreplicaproxy": {
-		[]string{"tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
+		[]string{"internal/admin", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
 		"the edge puts the parts together and does nothing on the wire itself",
 	},
 }

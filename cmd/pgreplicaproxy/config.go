@@ -41,6 +41,9 @@ type config struct {
 	Passthrough map[string]passthroughConfig
 	// Routes name only clusters of Clusters.
 	Routes policy.Rules
+	// Admin is where the admin listener listens; its Network is empty for none. Pprof makes it serve profiles.
+	Admin listenerConfig
+	Pprof bool
 	// LogLevel is the least level logged, LogFormat "auto", "text" or "json".
 	LogLevel  slog.Level
 	LogFormat string
@@ -114,6 +117,7 @@ func (c *converter) convert(raw *rawConfig) *config {
 	cfg.Clusters, cfg.Passthrough = c.clusters(raw.Clusters)
 	c.tls(raw.TLS, cfg)
 	cfg.Routes = c.routes(raw.Routes, raw.Clusters)
+	c.admin(raw.Admin, cfg)
 	c.log(raw.Log, cfg)
 	return cfg
 }

@@ -24,6 +24,8 @@ const (
 	defaultListenAddress = ":7432"
 	defaultMinVersion    = uint16(tls.VersionTLS12)
 
+	defaultAdminAddress = "127.0.0.1:7433"
+
 	defaultMonitorUser     = "pgreplicaproxy"
 	defaultMonitorDatabase = "postgres"
 	defaultMonitorInterval = backends.DefaultInterval

@@ -14,6 +14,7 @@ type rawConfig struct {
 	TLS       *rawTLS        `hcl:"tls,block"`
 	Clusters  []*rawCluster  `hcl:"cluster,block"`
 	Routes    []*rawRoute    `hcl:"route,block"`
+	Admin     *rawAdmin      `hcl:"admin,block"`
 	Log       *rawLog        `hcl:"log,block"`
 }
 
@@ -86,6 +87,12 @@ type rawRoute struct {
 	Role            *hcl.Attribute `hcl:"role,optional"`
 	Fallback        *hcl.Attribute `hcl:"fallback,optional"`
 	Replication     *hcl.Attribute `hcl:"replication,optional"`
+}
+
+type rawAdmin struct {
+	Def     hcl.Range      `hcl:",def_range"`
+	Address *hcl.Attribute `hcl:"address,optional"`
+	Pprof   *hcl.Attribute `hcl:"pprof,optional"`
 }
 
 type rawLog struct {

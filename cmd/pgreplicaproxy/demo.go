@@ -195,7 +195,7 @@ func freeAddress(port int) (string, error) {
 func (d *demo) explain(s *service) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format+"\n", args...) }
 	p("\nServers, as the monitor sees them:")
-	for _, st := range s.server.Snapshot("demo").States {
+	for _, st := range s.server.Snapshots()["demo"].States {
 		p("  %-4s %-8s %s", st.Target.Name, st.Role, st.Target.Address)
 	}
 	dsn := func(database string) string {

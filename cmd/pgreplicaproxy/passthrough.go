@@ -37,7 +37,7 @@ func (s *service) clusters() ([]proxy.ClusterConfig, error) {
 func (s *service) secretsOf(c *proxy.ClusterConfig, p passthroughConfig) error {
 	if p.SecretsFile == "" {
 		secrets := backends.NewSecrets(c.Monitor)
-		c.Passthrough.Lookup, c.Passthrough.Forget, c.Passthrough.Close = secrets.Lookup, secrets.Forget, secrets.Close
+		c.Passthrough.Lookup, c.Passthrough.Close = secrets.Lookup, secrets.Close
 		return nil
 	}
 	file, err := backends.LoadSecretsFile(p.SecretsFile)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admin"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
@@ -61,6 +62,7 @@ type service struct {
 	certificates certificateSource
 	secrets      []*backends.SecretsFile // to be read again at SIGHUP
 	listeners    []net.Listener
+	admin        net.Listener // nil for none
 }
 
 // serve runs the service of cfg until it is told to stop. started, where it is not nil, is called when clients are being
@@ -106,7 +108,14 @@ func (s *service) listen() error {
 		}
 		s.listeners = append(s.listeners, ln)
 	}
-	return nil
+	if s.cfg.Admin.Network == "" {
+		return nil
+	}
+	var err error
+	if s.admin, err = listen(s.cfg.Admin); err != nil {
+		s.closeListeners()
+	}
+	return err
 }
 
 func (s *service) closeListeners() {
@@ -127,6 +136,9 @@ func (s *service) run(stop stops, started func(*service)) error {
 	}()
 	parts.Go(func() { s.server.Run(ctx) })
 	parts.Go(func() { s.reloadOnHangup(ctx) })
+	if s.admin != nil {
+		parts.Go(func() { s.serveAdmin(ctx) })
+	}
 
 	broken := make(chan error, len(s.listeners))
 	select {
@@ -150,6 +162,15 @@ func (s *service) run(stop stops, started func(*service)) error {
 	s.closeListeners()
 	s.drain(stop)
 	return failed
+}
+
+// serveAdmin serves the admin listener. Without it sessions go on.
+func (s *service) serveAdmin(ctx context.Context) {
+	handler := admin.Handler(admin.Config{Snapshots: s.server.Snapshots, Profiles: s.cfg.Pprof})
+	s.log.Info("admin listening", "address", s.admin.Addr().String())
+	if err := admin.Serve(ctx, s.admin, handler); err != nil {
+		s.log.Error("admin listener broken", "err", err)
+	}
 }
 
 // drain lets sessions finish for the drain timeout, then ends them.

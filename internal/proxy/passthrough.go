@@ -16,10 +16,8 @@ import (
 // recovers the ClientKey from the client's proof (RFC 5802 section 3), and logs in to the server with it. Each leg is then
 // bound to its own certificate, and no server hears of a client that has not proven who it is.
 type Passthrough struct {
-	// Lookup returns the secret of a role as the server has it on file, at most maxAge old.
+	// Lookup returns the secret of a role as the server has it on file, at most maxAge old; zero asks the server.
 	Lookup func(ctx context.Context, backend, role string, maxAge time.Duration) (backends.RoleSecret, error)
-	// Forget drops what Lookup may have cached, because the server was seen to have another secret. Nil does nothing.
-	Forget func(backend, role string)
 	// Close releases what Lookup holds. Nil does nothing.
 	Close func()
 	// MockKey makes the answers for roles without a secret: the same for one role across restarts, and on every proxy that
@@ -27,13 +25,9 @@ type Passthrough struct {
 	MockKey []byte
 }
 
-const (
-	// secretAge is how long a secret may be used without asking again. A password that was changed meanwhile is noticed at
-	// the first login with the new one, which is told to retry.
-	secretAge = 30 * time.Second
-	// doubtAge is how old a secret may be that a failed proof is judged by.
-	doubtAge = time.Second
-)
+// secretAge is how long a secret may be used without asking again. A password that was changed meanwhile is noticed at the
+// first login with the new one, which is told to retry.
+const secretAge = 30 * time.Second
 
 // passthrough is one login in that mode.
 type passthrough struct {
@@ -66,7 +60,7 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 	if err != nil {
 		return pending{}, err
 	}
-	if err := p.authenticateProxy(leg, first); err != nil {
+	if err := p.authenticateProxy(ctx, leg, first); err != nil {
 		return pending{}, err
 	}
 	if err := p.accept(); err != nil {
@@ -81,11 +75,9 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 
 // prepare gets the secret as the first candidate has it that can be asked.
 func (p *passthrough) prepare(ctx context.Context) error {
-	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
-	defer cancel()
 	var failures error
 	for _, name := range p.decision.Backends {
-		found, err := p.cluster.Passthrough.Lookup(ctx, name, p.request.User, secretAge)
+		found, err := p.lookup(ctx, name, secretAge)
 		if err != nil {
 			failures = errors.Join(failures, err)
 			continue
@@ -101,6 +93,13 @@ func (p *passthrough) prepare(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(errNoSecret(p.decision.Cluster), failures)
+}
+
+// lookup asks for the secret of the session's role, while the login has time.
+func (p *passthrough) lookup(ctx context.Context, backend string, maxAge time.Duration) (backends.RoleSecret, error) {
+	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
+	defer cancel()
+	return p.cluster.Passthrough.Lookup(ctx, backend, p.request.User, maxAge)
 }
 
 // binding is the channel binding data of a certificate, nil where there is none or it has none.
@@ -171,10 +170,19 @@ func (p *passthrough) authenticateClient(ctx context.Context) error {
 // outdated reports whether the proof failed against a secret that the server has no more: the client may well have had the
 // new password.
 func (p *passthrough) outdated(ctx context.Context) bool {
-	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
-	defer cancel()
-	now, err := p.cluster.Passthrough.Lookup(ctx, p.backend, p.request.User, doubtAge)
-	return err == nil && now.Secret != nil && !now.Secret.Equal(p.secret)
+	now, err := p.lookup(ctx, p.backend, 0)
+	if err != nil || now.Secret == nil || now.Secret.Equal(p.secret) {
+		return false
+	}
+	p.renew(ctx)
+	return true
+}
+
+// renew asks every candidate again, since one was seen to have another secret: a retry must not meet the old one elsewhere.
+func (p *passthrough) renew(ctx context.Context) {
+	for _, name := range p.decision.Backends {
+		_, _ = p.lookup(ctx, name, 0) // where it fails, a login will find out
+	}
 }
 
 // ask sends a challenge and returns the response to it.
@@ -201,11 +209,9 @@ func (p *passthrough) response() ([]byte, error) {
 // keepCandidates leaves only servers that have the very secret which the client has proven: while a change of it is on its
 // way to the standbys they differ.
 func (p *passthrough) keepCandidates(ctx context.Context) error {
-	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
-	defer cancel()
 	var kept []string
 	for _, name := range p.decision.Backends {
-		found, err := p.cluster.Passthrough.Lookup(ctx, name, p.request.User, secretAge)
+		found, err := p.lookup(ctx, name, secretAge)
 		if err == nil && found.Secret != nil && found.Secret.Equal(p.secret) {
 			kept = append(kept, name)
 		}
@@ -219,7 +225,7 @@ func (p *passthrough) keepCandidates(ctx context.Context) error {
 
 // authenticateProxy is the client's side of SCRAM, towards the server, with the recovered key. A server that asks for
 // nothing is content with less than the client has proven to us.
-func (p *passthrough) authenticateProxy(leg serverLeg, m wire.Message) (err error) {
+func (p *passthrough) authenticateProxy(ctx context.Context, leg serverLeg, m wire.Message) (err error) {
 	a := authentication{session: p.session, down: leg.reader, leg: leg.conn}
 	var client *scram.Client
 	defer func() {
@@ -238,7 +244,7 @@ func (p *passthrough) authenticateProxy(leg serverLeg, m wire.Message) (err erro
 		case code == wire.AuthSASL && client == nil:
 			client, err = p.begin(a, data)
 		case code == wire.AuthSASLContinue && client != nil:
-			err = p.prove(a, client, data)
+			err = p.prove(ctx, a, client, data)
 		case code == wire.AuthSASLFinal && client != nil:
 			err = client.Verify(data)
 			a.proven = err == nil
@@ -280,12 +286,10 @@ func (p *passthrough) begin(a authentication, data []byte) (*scram.Client, error
 }
 
 // prove answers the server's challenge. A salt or count other than the secret's says that the secret was changed since.
-func (p *passthrough) prove(a authentication, client *scram.Client, data []byte) error {
+func (p *passthrough) prove(ctx context.Context, a authentication, client *scram.Client, data []byte) error {
 	final, err := client.Final(data)
 	if errors.Is(err, scram.ErrSecretChanged) {
-		if forget := p.cluster.Passthrough.Forget; forget != nil {
-			forget(p.target.Name, p.request.User)
-		}
+		p.renew(ctx)
 		return errors.Join(errSecretChanged, err)
 	}
 	if err != nil {

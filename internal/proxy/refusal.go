@@ -119,7 +119,7 @@ func errUndecided(d policy.Decision, q policy.Request) error {
 func errUnreachable(d policy.Decision) error {
 	return &wire.ErrorResponse{
 		Code:    wire.CannotConnectNow,
-		Message: fmt.Sprintf("no %s of cluster %q could be reached", d.Target, d.Cluster),
+		Message: fmt.Sprintf("no %s of cluster %q could be reached", d.Target.Noun(), d.Cluster),
 		Detail:  fmt.Sprintf("Tried: %v.", d.Backends),
 		Hint:    "Retry in a few seconds; the log of pgreplicaproxy says why.",
 	}
@@ -162,7 +162,7 @@ func errChannelBinding(backend string) error {
 func errWrongRole(backend string, d policy.Decision) *wire.ErrorResponse {
 	return &wire.ErrorResponse{
 		Code:    wire.AdminShutdown,
-		Message: fmt.Sprintf("server %q is no longer a %s", backend, d.Target),
+		Message: fmt.Sprintf("server %q is no longer a %s", backend, d.Target.Noun()),
 		Hint:    "Reconnect to reach the right server.",
 	}
 }
@@ -170,7 +170,7 @@ func errWrongRole(backend string, d policy.Decision) *wire.ErrorResponse {
 func errFenced(st backends.State, target policy.Target) *wire.ErrorResponse {
 	e := &wire.ErrorResponse{
 		Code:    wire.AdminShutdown,
-		Message: fmt.Sprintf("terminating connection because server %q can no longer serve as %s", st.Target.Name, target),
+		Message: fmt.Sprintf("terminating connection because server %q can no longer serve as %s", st.Target.Name, target.Noun()),
 		Detail:  fmt.Sprintf("It is %s now.", st.Role),
 		Hint:    "Reconnect to reach the right server.",
 	}

@@ -115,12 +115,13 @@ func (s *Server) Watched(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// Snapshot returns what is known of the servers of a cluster, nil for a cluster that does not exist.
-func (s *Server) Snapshot(cluster string) *backends.Snapshot {
-	if c := s.clusters[cluster]; c != nil {
-		return c.monitor.Snapshot()
+// Snapshots returns what is known of the servers of each cluster, by the cluster's name.
+func (s *Server) Snapshots() map[string]*backends.Snapshot {
+	list := make(map[string]*backends.Snapshot, len(s.clusters))
+	for name, c := range s.clusters {
+		list[name] = c.monitor.Snapshot()
 	}
-	return nil
+	return list
 }
 
 // ServeClient is a tlsfront.Handler. It returns when the session is logged in and relayed, or has ended.

@@ -14,4 +14,4 @@ cluster "main" {
   }
 }
 
-admin { address = "127.0.0.1:7433" }
+metrics { address = "127.0.0.1:7434" }
