@@ -20,7 +20,7 @@ type Leg struct {
 // Config is one session to relay.
 type Config struct {
 	Client, Server Leg
-	// Ended is called once, when both connections are closed. It must not block for long.
+	// Ended is called once, in a goroutine of its own, when both connections are closed.
 	Ended func(Result)
 }
 

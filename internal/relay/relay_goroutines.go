@@ -76,5 +76,5 @@ func (r *Relay) leave() {
 	}
 	r.endMu.Unlock()
 	r.result.Stats = r.Stats()
-	r.cfg.Ended(r.result)
+	r.cfg.Ended(r.result) // in this pump's goroutine, which has nothing else to do
 }

@@ -221,7 +221,7 @@ func (r *Relay) finish() {
 	r.server.close(false)
 	r.loop.sessions.Add(-1)
 	r.result.Stats = r.Stats()
-	r.cfg.Ended(r.result)
+	go r.cfg.Ended(r.result) // it may wait, for a log that is full; the loop must not
 }
 
 // after calls f on the loop once d has passed. There is one timer: a new one replaces it.
