@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,6 +69,7 @@ type service struct {
 // serve runs the service of cfg until it is told to stop. started, where it is not nil, is called when clients are being
 // accepted. An error before that means that nothing was served.
 func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) error {
+	limitGarbage()
 	ignoreClientEnvironment() // the configuration has taken from it what it wants
 	certificates, err := openCertificates(cfg, log)
 	if err != nil {
@@ -85,6 +87,14 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 		return err
 	}
 	return s.run(stop, started)
+}
+
+// limitGarbage makes Go collect garbage once the heap has grown by half, unless GOGC says otherwise. What a login leaves
+// behind is many times what an idle session needs, and the heap of an idle program is mostly room for it.
+func limitGarbage() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 }
 
 // ignoreClientEnvironment removes what steers PostgreSQL clients from the environment. The monitor is one, and logs in as the

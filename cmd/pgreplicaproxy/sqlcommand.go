@@ -90,6 +90,7 @@ const secretSQL = `
 -- For authentication = "scram_passthrough": the function that tells the monitor, and nobody else, the SCRAM secret of a role
 -- that may log in. Superusers are left out. Run this in the monitor's database, %[2]s.
 CREATE SCHEMA IF NOT EXISTS pgreplicaproxy;
+ALTER SCHEMA pgreplicaproxy OWNER TO CURRENT_USER; -- whoever owned it could replace the function
 CREATE OR REPLACE FUNCTION pgreplicaproxy.scram_secret(role_name text) RETURNS text
 LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -98,6 +99,7 @@ AS $function$
     AND pg_catalog.starts_with(a.rolpassword, 'SCRAM-SHA-256$')
     AND (a.rolvaliduntil IS NULL OR a.rolvaliduntil > pg_catalog.now())
 $function$;
+ALTER FUNCTION pgreplicaproxy.scram_secret(text) OWNER TO CURRENT_USER;
 REVOKE ALL ON FUNCTION pgreplicaproxy.scram_secret(text) FROM PUBLIC;
 GRANT USAGE ON SCHEMA pgreplicaproxy TO %[1]s;
 GRANT EXECUTE ON FUNCTION pgreplicaproxy.scram_secret(text) TO %[1]s;

@@ -56,7 +56,9 @@ func TestWriteSessionsEnd(t *testing.T) {
 		{Status: backends.NoLogin, Claim: policy.Replica},
 		{Status: backends.Conflict, Claim: policy.Primary},
 		{Status: backends.Foreign, Claim: policy.Primary},
-		{Status: backends.Down}, {Status: backends.Silent}, {Status: backends.Starting},
+		{Status: backends.Down},
+		{Status: backends.Silent},
+		{Status: backends.Starting},
 	} {
 		if got := fateOf(st, policy.TargetPrimary, policy.FallbackNever); got != end {
 			t.Errorf("%v, claims %v: got %v, want end", st.Status, st.Claim, got)

@@ -279,17 +279,26 @@ func (p *passthrough) begin(a authentication, data []byte) (*scram.Client, error
 	if !plain && bound == nil {
 		return nil, errNotSCRAM(p.target.Name)
 	}
+	if bound == nil && binding(a.leg.Leaf) != nil && !p.target.Secure() {
+		// Servers offer it on TLS since version 11. Where their name is not verified, nothing else would tell that somebody
+		// stands in between and has taken it out.
+		return nil, errors.New("server offers no channel binding on a TLS connection that is not verified")
+	}
 	client := scram.NewClient(p.key, p.secret, bound)
 	return client, a.forward(wire.Message{
 		Type: wire.TypePassword, Body: wire.AppendSASLInitialResponse(nil, client.Mechanism(), client.First()),
 	})
 }
 
-// prove answers the server's challenge. A salt or count other than the secret's says that the secret was changed since.
+// prove answers the server's challenge. A salt or count other than the secret's says that the secret was changed since, or
+// that the role has none any more.
 func (p *passthrough) prove(ctx context.Context, a authentication, client *scram.Client, data []byte) error {
 	final, err := client.Final(data)
 	if errors.Is(err, scram.ErrSecretChanged) {
 		p.renew(ctx)
+		if now, lookupErr := p.lookup(ctx, p.target.Name, secretAge); lookupErr == nil && now.Secret == nil {
+			return errors.Join(clientScramError(scram.ErrProof, p.request.User), err)
+		}
 		return errors.Join(errSecretChanged, err)
 	}
 	if err != nil {

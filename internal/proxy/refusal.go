@@ -68,7 +68,7 @@ func clientScramError(err error, user string) error {
 		return nil
 	case errors.Is(err, scram.ErrProof):
 		answer = &wire.ErrorResponse{
-			Code: wire.InvalidPassword, Message: fmt.Sprintf("password authentication failed for user %q", user),
+			Code: wire.InvalidPassword, Message: `password authentication failed for user "` + user + `"`, // to the letter
 		}
 	case errors.Is(err, scram.ErrNegotiation), errors.Is(err, scram.ErrChannelBinding):
 		answer = &wire.ErrorResponse{Code: wire.InvalidAuthorizationSpecification, Message: err.Error()}

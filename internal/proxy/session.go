@@ -21,7 +21,8 @@ import (
 // ended at any moment.
 type session struct {
 	server  *Server
-	client  *tlsfront.Client
+	client  *tlsfront.Client // nil once the relay has its connection
+	address string           // the client's
 	id      uint64
 	started time.Time
 
@@ -41,7 +42,7 @@ type session struct {
 
 func newSession(s *Server, client *tlsfront.Client) *session {
 	return &session{
-		server: s, client: client, id: s.lastID.Add(1), started: time.Now(),
+		server: s, client: client, address: client.Conn.RemoteAddr().String(), id: s.lastID.Add(1), started: time.Now(),
 		forget: func() {},
 	}
 }
@@ -71,10 +72,14 @@ func (s *session) startRelay(ready pending) (err error) {
 		Server: relay.Leg{Conn: s.leg, Pending: ready.fromServer},
 		Ended:  s.ended,
 	})
-	if err == nil && s.ending != nil {
+	if err != nil {
+		return err
+	}
+	s.client, s.decision.Backends = nil, nil // what only the login needed: a session may stay for days
+	if s.ending != nil {
 		s.relay.End(*s.ending)
 	}
-	return err
+	return nil
 }
 
 // end ends the session with an error: by the relay once there is one, before that by cutting the login short.
@@ -192,7 +197,7 @@ func (s *session) log(level slog.Level, message string, attrs ...any) {
 		return
 	}
 	s.server.log.With(
-		"session", s.id, "client", s.client.Conn.RemoteAddr().String(), "user", s.request.User,
+		"session", s.id, "client", s.address, "user", s.request.User,
 		"database", s.request.Database, "cluster", s.decision.Cluster, "backend", s.target.Name,
 		"duration", time.Since(s.started).Round(time.Millisecond),
 	).Log(context.Background(), level, message, attrs...)
@@ -240,13 +245,19 @@ func (s *session) place() error {
 	s.request.Replication = replication
 	s.decision = s.server.decide(s.request)
 	s.cluster = s.server.clusters[s.decision.Cluster]
-	if s.cluster != nil && !s.cluster.AllowMonitorUser && s.request.User == s.cluster.Monitor.Credentials.User {
+	if s.cluster != nil && !s.cluster.AllowMonitorUser && clipName(s.request.User) == s.cluster.Monitor.Credentials.User {
 		return errMonitorUser(s.request.User)
 	}
 	if s.decision.Verdict != policy.Serve {
 		return errUndecided(s.decision, s.request)
 	}
 	return nil
+}
+
+// clipName cuts a name as servers do that get a longer one than they can know (NAMEDATALEN in src/include/pg_config_manual.h).
+func clipName(name string) string {
+	const most = 63
+	return name[:min(len(name), most)]
 }
 
 // startup is the packet that the server is to see: the client's own, with no more than the database changed.

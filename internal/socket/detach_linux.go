@@ -3,7 +3,9 @@ package socket
 import (
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +31,20 @@ func (s *Socket) Detach() (fd int, m *Memory, err error) {
 		return 0, nil, fmt.Errorf("detach: %w", errors.Join(err, dupErr))
 	}
 	_ = s.Conn.Close()
+	s.Conn = detached{local: s.Conn.LocalAddr(), remote: s.Conn.RemoteAddr()} // which needs less memory
 	s.memory = &Memory{in: s.unread}
 	s.unread = nil
 	return fd, s.memory, nil
 }
+
+// detached stands in for a connection that was taken away: it knows the addresses, and nothing works any more.
+type detached struct{ local, remote net.Addr }
+
+func (d detached) LocalAddr() net.Addr              { return d.local }
+func (d detached) RemoteAddr() net.Addr             { return d.remote }
+func (d detached) Read([]byte) (int, error)         { return 0, net.ErrClosed }
+func (d detached) Write([]byte) (int, error)        { return 0, net.ErrClosed }
+func (d detached) Close() error                     { return net.ErrClosed }
+func (d detached) SetDeadline(time.Time) error      { return net.ErrClosed }
+func (d detached) SetReadDeadline(time.Time) error  { return net.ErrClosed }
+func (d detached) SetWriteDeadline(time.Time) error { return net.ErrClosed }

@@ -29,6 +29,13 @@ var ErrWouldBlock error = wouldBlock{}
 // Feed hands p to the next reads. The reader must read until ErrWouldBlock before p may be used otherwise.
 func (m *Memory) Feed(p []byte) { m.in = p }
 
+// Rest takes back what was fed and not read; after Detach it is what Unread had put back.
+func (m *Memory) Rest() []byte {
+	rest := m.in
+	m.in = nil
+	return rest
+}
+
 // FeedEnd makes reads return err once what was fed is read.
 func (m *Memory) FeedEnd(err error) { m.end = err }
 

@@ -69,6 +69,10 @@ func TestDetach(t *testing.T) {
 			if _, err := s.Read(make([]byte, 1)); !errors.Is(err, socket.ErrWouldBlock) {
 				t.Errorf("got %v, want %v", err, socket.ErrWouldBlock)
 			}
+			memory.Feed([]byte("not read"))
+			if got := memory.Rest(); string(got) != "not read" {
+				t.Errorf("got %q, want what was fed", got)
+			}
 			memory.Feed([]byte("fed"))
 			memory.FeedEnd(io.EOF)
 			if got, err := io.ReadAll(s); string(got) != "fed" || err != nil {
