@@ -35,9 +35,16 @@ fuzz: ## run every fuzz target for FUZZTIME each
 	@internal/e2e/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: build ## measure against a direct connection: pgbench and COPY, as ratios
+bench: build ## measure against PgBouncer, HAProxy and a direct connection, as ratios (40 minutes)
 	@internal/pgcluster/install.sh
+	@internal/bench/install.sh
 	@go run ./internal/bench
+
+.PHONY: bench-quick
+bench-quick: build ## the same in 3 minutes
+	@internal/pgcluster/install.sh
+	@internal/bench/install.sh
+	@go run ./internal/bench -quick
 
 .PHONY: check
 check: ## vet, lint, format, module files, import directions

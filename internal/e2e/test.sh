@@ -7,5 +7,9 @@ PGREPLICAPROXY_NPM_PG="$(pwd)/internal/e2e/drivers/node_modules/@embedded-postgr
 export PGREPLICAPROXY_E2E PGREPLICAPROXY_NPM_PG
 noskip=""
 [ -z "${CI:-}" ] || noskip="-noskip"
+# The second run is of the relay that other systems have.
 # shellcheck disable=SC2086
-go test -race -count=1 -timeout 20m -p 2 -json "$@" | go run ./internal/testreport $noskip
+{
+	go test -race -count=1 -timeout 20m -p 2 -json "$@"
+	go test -race -count=1 -timeout 20m -json -tags relay_goroutines ./internal/relay
+} | go run ./internal/testreport $noskip
