@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -59,7 +60,7 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 	n.stage = "opening"
 	gssAsked := false
 	for {
-		opening, err := wire.ReadOpening(n.socket)
+		opening, err := readOpening(n.socket)
 		if err != nil {
 			return nil, err
 		}
@@ -95,6 +96,15 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 	}
 }
 
+// readOpening reads one packet. What is wrong with a CancelRequest gets no answer, as no CancelRequest does.
+func readOpening(r io.Reader) (wire.Opening, error) {
+	opening, err := wire.ReadOpening(r)
+	if err != nil && opening.Kind == wire.KindCancel {
+		err = errors.New(err.Error())
+	}
+	return opening, err
+}
+
 // direct serves a client that opened with TLS at once. ALPN is mandatory then, so that a client of another protocol
 // cannot be led here (ALPACA).
 func (n *negotiation) direct(ctx context.Context) (*Client, error) {
@@ -122,7 +132,7 @@ func (n *negotiation) handshake(ctx context.Context) error {
 // an answer (CVE-2026-14681).
 func (n *negotiation) inside() (*Client, error) {
 	n.stage = "startup"
-	opening, err := wire.ReadOpening(n.tls)
+	opening, err := readOpening(n.tls)
 	switch {
 	case err != nil:
 		return nil, err

@@ -164,6 +164,9 @@ func (a *authentication) exchange(m wire.Message) error {
 // answer reads the client's one message.
 func (a *authentication) answer() (wire.Message, error) {
 	m, err := a.up.Next(wire.MaxPassword)
+	if errors.Is(err, wire.ErrLength) {
+		return wire.Message{}, errors.Join(errNoAnswer, err)
+	}
 	if err != nil {
 		return wire.Message{}, clientError(err)
 	}
@@ -239,11 +242,11 @@ func (a *authentication) offer(mechanisms []string) ([]string, error) {
 	return offered, nil
 }
 
-// bindingBroken reports whether channel binding would make the server refuse this login: both legs are TLS with different
-// certificates, and the client either binds (PLUS) or says that it would have (gs2 flag y: RFC 5802 section 6).
+// bindingBroken reports whether channel binding would make the server refuse this login: its leg is TLS, the client's is not or
+// has another certificate, and the client either binds (PLUS) or says that it would have (gs2 flag y: RFC 5802 section 6).
 func (a *authentication) bindingBroken(choice wire.SASLInitialResponse) bool {
 	front, back := a.session.client.Leaf, a.leg.Leaf
-	if front == nil || back == nil || bytes.Equal(front.Raw, back.Raw) {
+	if back == nil || front != nil && bytes.Equal(front.Raw, back.Raw) {
 		return false
 	}
 	return choice.Mechanism == wire.MechanismSCRAMPlus || bytes.HasPrefix(choice.Data, []byte("y"))

@@ -14,8 +14,8 @@ import (
 )
 
 // attemptTimeout bounds one attempt at one of several servers, from the dial to the first byte of its answer: a server
-// whose postmaster is stopped still accepts TCP connections, and then says nothing. The last candidate has all the time
-// that the login has left.
+// whose postmaster is stopped still accepts TCP connections, and then says nothing. No attempt takes more than its share of
+// the time that the login has left, and the last candidate has all of it.
 const attemptTimeout = 5 * time.Second
 
 // pending is what was read past the login and belongs to the relay.
@@ -60,9 +60,9 @@ type serverLeg struct {
 func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) {
 	var failures error
 	for i, name := range s.decision.Backends {
-		last := i == len(s.decision.Backends)-1
-		leg, first, err := s.attempt(ctx, s.cluster.targets[name], last)
-		if err == nil && !last && turnedAway(first) {
+		left := len(s.decision.Backends) - i
+		leg, first, err := s.attempt(ctx, s.cluster.targets[name], left)
+		if err == nil && left > 1 && turnedAway(first) {
 			s.detach()
 			err = fmt.Errorf("%s turned the session away before authentication", name)
 		}
@@ -78,11 +78,12 @@ func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) 
 	return serverLeg{}, wire.Message{}, errors.Join(errUnreachable(s.decision), failures)
 }
 
-// attempt dials one server, sends the startup packet and reads the first message of the answer.
-func (s *session) attempt(ctx context.Context, target backends.Target, last bool) (serverLeg, wire.Message, error) {
+// attempt dials one server of those left, sends the startup packet and reads the first message of the answer.
+func (s *session) attempt(ctx context.Context, target backends.Target, left int) (serverLeg, wire.Message, error) {
 	deadline := s.client.Deadline
-	if soon := time.Now().Add(attemptTimeout); !last && soon.Before(deadline) {
-		deadline = soon
+	if left > 1 {
+		share := time.Until(deadline) / time.Duration(left)
+		deadline = time.Now().Add(min(attemptTimeout, share))
 	}
 	dialCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()

@@ -153,7 +153,7 @@ func errChannelBinding(backend string) error {
 	return &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("SCRAM channel binding cannot reach server %q through the proxy", backend),
-		Detail:  "The client binds its login to the certificate it was shown, and the server has another one.",
+		Detail:  "What the client says of it holds for its own connection, and the server's has another certificate.",
 		Hint: "Give the server and the proxy the same certificate, or connect the proxy to the server by a unix socket or " +
 			"without TLS, or connect with channel_binding=disable.",
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -154,7 +153,7 @@ func (s *session) fail(err error) {
 	case errors.Is(err, errClientGone):
 		s.log(slog.LevelDebug, "client gone during login", "err", err)
 	default:
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		if !time.Now().Before(s.client.Deadline) {
 			err = errors.Join(errTimeout, err)
 		}
 		s.log(slog.LevelWarn, "session refused", "err", err)
