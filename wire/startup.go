@@ -13,7 +13,7 @@ type Version uint32
 
 // The versions of protocol 3 that servers speak: 3.2 since PostgreSQL 18; there is no 3.1.
 const (
-	Version30 Version = 3<<16 | 0
+	Version30 Version = 3 << 16
 	Version32 Version = 3<<16 | 2
 )
 

@@ -32,7 +32,7 @@ type ClusterConfig struct {
 	// Allow is what a server may ask of a client.
 	Allow Methods
 	// Passthrough, when not nil, makes the proxy end SCRAM itself instead of relaying it.
-	Passthrough *Passthrough
+	Passthrough *Passthrough `json:"-"`
 	// AllowMonitorUser lets clients log in as the monitor's role, which is refused otherwise.
 	AllowMonitorUser bool
 }
