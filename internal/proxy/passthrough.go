@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
@@ -24,6 +26,12 @@ type Passthrough struct {
 	// has the same key. It has 32 bytes at least.
 	MockKey []byte
 }
+
+// Format keeps the key out of every fmt verb.
+func (p *Passthrough) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "scram_passthrough") }
+
+// LogValue keeps the key out of logs.
+func (p *Passthrough) LogValue() slog.Value { return slog.StringValue("scram_passthrough") }
 
 // secretAge is how long a secret may be used without asking again. A password that was changed meanwhile is noticed at the
 // first login with the new one, which is told to retry.

@@ -14,6 +14,9 @@ func (r *Relay) End(e Ending) {
 }
 
 func (r *Relay) end(e *Ending) {
+	if r.phase == lingering && !e.Idle { // a client that reads nothing must not hold it up
+		r.after(lingerTime, r.finish)
+	}
 	if r.phase != running || r.ending != nil && !r.ending.Idle {
 		return
 	}
@@ -41,9 +44,9 @@ func (r *Relay) cutOff() {
 	r.finish()
 }
 
-// injectWhenIdle ends the session if nothing is under way.
+// injectWhenIdle ends the session if nothing is under way, not even the end of an answer to a slow client.
 func (r *Relay) injectWhenIdle() {
-	if r.phase == running && r.terminate() {
+	if r.phase == running && len(r.client.waiting) == 0 && r.terminate() {
 		r.inject()
 	}
 }

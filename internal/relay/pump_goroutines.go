@@ -173,15 +173,16 @@ func (r *Relay) serverEnded(ended bool, err error) {
 		r.settle(Ended, nil)
 	case errors.As(err, &failed):
 		r.settle(failed.cause, failed.err)
-	case errors.Is(err, io.EOF):
-		r.settle(ServerClosed, nil)
+	case errors.Is(err, io.EOF): // settled below, when the client's direction stands still
 	default:
 		r.settle(ServerFailed, err)
 	}
 	_ = drop(r.cfg.Server.Conn)
 	r.up.Lock()
 	r.up.closed = true
+	cause := serverCause(&r.up.walker)
 	r.up.Unlock()
+	r.settle(cause, nil)
 	if errors.As(err, &failed) || errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = drop(r.cfg.Client.Conn)
 		return

@@ -96,6 +96,14 @@ func clientCause(err error, up *wire.Walker) (Cause, error) {
 	return ClientFailed, err
 }
 
+// serverCause tells why a server has closed its connection: in most cases because the client has asked it to.
+func serverCause(up *wire.Walker) Cause {
+	if up.Terminated() {
+		return ClientClosed
+	}
+	return ServerClosed
+}
+
 // waits reports whether a session waits for its client, as far as the streams tell: outside a transaction, no request
 // unanswered, no message half sent.
 func waits(up, down *wire.Walker) bool {

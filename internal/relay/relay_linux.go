@@ -69,7 +69,7 @@ func (r *Relay) begin() {
 		}
 		*pending = nil
 		if g.fd >= 0 && !g.ended {
-			g.received(nil)
+			g.received(g.memory.Rest())
 		}
 	}
 	r.client.update()
@@ -151,7 +151,7 @@ func (r *Relay) readEnded(g *leg, err error) {
 		r.settle(ServerFailed, err)
 		r.sayGoodbye()
 	default:
-		r.settle(ServerClosed, nil)
+		r.settle(serverCause(&r.up), nil)
 		r.sayGoodbye()
 	}
 }
@@ -176,19 +176,31 @@ func (r *Relay) violated(err error) {
 
 // flushed is told that a leg has nothing waiting any more.
 func (r *Relay) flushed(g *leg) {
-	if g == &r.client && r.notice {
+	if r.ending != nil && r.ending.Idle && !r.notice { // it may have waited for that
+		r.injectWhenIdle()
+	}
+	if g != &r.client {
+		return
+	}
+	if r.notice {
 		r.notice, r.result.Notified = false, true
+	}
+	if r.phase == lingering {
+		r.after(lingerTime, r.finish)
 	}
 }
 
-// sayGoodbye closes the server's side and leaves the client a moment to read to the end.
+// sayGoodbye closes the server's side and leaves the client a moment to read to the end. The moment begins when nothing waits
+// for the client any more, except that a session which the program ends is not held up by a client that reads nothing.
 func (r *Relay) sayGoodbye() {
 	if r.phase != running {
 		return
 	}
 	r.phase, r.upClosed = lingering, true
 	r.server.close(false)
-	r.after(lingerTime, r.finish)
+	if r.result.Cause == Ended || len(r.client.waiting) == 0 {
+		r.after(lingerTime, r.finish)
+	}
 	r.client.closeWrite()
 	if r.client.ended {
 		r.finishFlushed()
