@@ -128,9 +128,9 @@ func (s loginServer) testChannelBinding(t *testing.T) {
 func (s loginServer) testBrokenBinding(t *testing.T) {
 	told := refusal{
 		"28000", `SCRAM channel binding cannot reach server "db1" through the proxy`,
-		"The client binds its login to the certificate it was shown, and the server has another one.",
-		"Give the server and the proxy the same certificate, or connect the proxy to the server by a unix socket or " +
-			"without TLS, or connect with channel_binding=disable.",
+		"What the client says of it holds for its own connection, and the server's has another certificate.",
+		`Set authentication = "scram_passthrough" for the cluster, or give the server and the proxy the same certificate, ` +
+			"or connect with channel_binding=disable.",
 	}
 	p := serve(t, listenHCL+s.tcp(s.overTLS()...))
 	told.check(t, connectError(t, p.dsn("app")))

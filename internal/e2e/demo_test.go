@@ -183,8 +183,24 @@ func TestDemoOptions(t *testing.T) {
 	d.interrupt()
 	d.checkGone()
 
-	command{args: []string{"demo", "--standbys", "-1"}, env: []string{"TMPDIR=" + t.TempDir()}}.check(t, 1,
-		[]string{"PostgreSQL"}, []string{"-1 standbys"})
+	for name, test := range map[string]struct {
+		args   []string
+		env    string
+		code   int
+		stderr string
+	}{
+		"bad usage":     {[]string{"demo", "--standbys", "-1"}, "", 2, "-1"},
+		"no PostgreSQL": {[]string{"demo"}, "PGREPLICAPROXY_PG_BIN=/nonexistent", 1, "PostgreSQL server programs not found"},
+	} {
+		temporary := t.TempDir()
+		_, stderr, code := command{args: test.args, env: []string{"TMPDIR=" + temporary, test.env}}.run(t)
+		if code != test.code || !strings.Contains(stderr, test.stderr) {
+			t.Errorf("%s: exit code %d, %q; want %d and %q in it", name, code, stderr, test.code, test.stderr)
+		}
+		if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v is left, %v", name, left, err)
+		}
+	}
 }
 
 // Ctrl-C works from the first moment on, and so does a second one while the first is being obeyed.

@@ -225,6 +225,20 @@ func TestFrozenServer(t *testing.T) {
 	}
 }
 
+// A login that meets a standby which has just fallen silent goes on to the next one: the client has sent nothing yet that
+// could not be said again.
+func TestLoginAtFrozenStandby(t *testing.T) {
+	c := startCluster(t, pgcluster.Config{Standbys: 2})
+	frozen := backend{"db3", serverAddress(c.Server("db3")), 1_000_000} // is tried first
+	p := serve(t, listenHCL+backendsHCL(nil, backend{"db1", serverAddress(c.Server("db1")), 1}, backend{"db2", serverAddress(c.Server("db2")), 1}, frozen))
+	if err := c.Server("db3").Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := portOf(t, connect(t, p.dsn("app_replica"))), port(c.Server("db2")); got != want {
+		t.Errorf("session is on port %s, want %s", got, want)
+	}
+}
+
 // The whole story of a primary that hangs: a standby is promoted in its place; when it comes back there are two, of which
 // neither is served; when one is gone the other is; and the old one returns as a standby.
 func TestFrozenPrimaryReturns(t *testing.T) {

@@ -154,8 +154,8 @@ func errChannelBinding(backend string) error {
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("SCRAM channel binding cannot reach server %q through the proxy", backend),
 		Detail:  "What the client says of it holds for its own connection, and the server's has another certificate.",
-		Hint: "Give the server and the proxy the same certificate, or connect the proxy to the server by a unix socket or " +
-			"without TLS, or connect with channel_binding=disable.",
+		Hint: `Set authentication = "scram_passthrough" for the cluster, or give the server and the proxy the same certificate, ` +
+			"or connect with channel_binding=disable.",
 	}
 }
 

@@ -158,12 +158,22 @@ func (s *session) fail(err error) {
 		}
 		s.log(slog.LevelWarn, "session refused", "err", err)
 		if message, encodeErr := forClient(err).AppendBinary(nil); encodeErr == nil {
-			_ = s.client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+			_ = s.client.Conn.SetDeadline(time.Now().Add(time.Second))
 			_, _ = s.client.Conn.Write(message)
+			s.linger()
 		}
 	}
 	s.leave()
 	_ = s.client.Conn.Close()
+}
+
+// linger lets a client that was refused read why: bytes of it that nobody has read would make the kernel reset the connection
+// at its close, and take the message away. It takes a second at most, and a client that goes away ends it.
+func (s *session) linger() {
+	const most = 128 << 10
+	if c, ok := s.client.Conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, s.client.Conn, most)
+	}
 }
 
 // ended is told by the relay how the session went.

@@ -15,12 +15,14 @@ import (
 // Both must be set on both legs: keepalive finds a peer that vanished while the connection was idle, and only
 // TCP_USER_TIMEOUT one that vanished while data was on its way to it (tcp(7)).
 const (
-	// keepAliveIdle, keepAliveInterval and keepAliveCount end a connection to a vanished peer after 60 s of silence.
+	// keepAliveIdle, keepAliveInterval and keepAliveCount ask an idle peer for a sign of life. Where there is a user timeout
+	// it, and not the count, says when the peer is given up.
 	keepAliveIdle     = 30 * time.Second
 	keepAliveInterval = 10 * time.Second
 	keepAliveCount    = 3
-	// userTimeout is how long sent data may stay unacknowledged.
-	userTimeout = 30 * time.Second
+	// userTimeout is how long sent data, or a keepalive probe, may stay unacknowledged. Linux counts the time too in which a
+	// living peer does not read, so it is also the longest pause of a client in the middle of a large result.
+	userTimeout = 5 * time.Minute
 )
 
 // Socket is a connected stream socket. It is a net.Conn with the concurrency of one: one reader and one writer at a time,
