@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,9 @@ type leg struct {
 
 	tls    *tls.Conn // nil without TLS
 	memory *socket.Memory
+	// drained is true once TLS was read until it had nothing. From then on it holds no more than a part of one record when all
+	// that was fed is read, because it is fed by records.
+	drained bool
 
 	waiting  []byte // what the kernel has not taken yet; while there is any, the peer is not read
 	interest uint32 // events asked of epoll; registered says whether it knows the descriptor at all
@@ -63,15 +67,14 @@ func (g *leg) event(events uint32) {
 	if events&unix.EPOLLOUT != 0 {
 		g.flush()
 	}
+	const ended = unix.EPOLLERR | unix.EPOLLHUP
 	switch {
 	case g.fd < 0:
-	case events&unix.EPOLLIN != 0 && g.interest&unix.EPOLLIN != 0:
-		g.read()
-	case events&unix.EPOLLERR != 0:
-		g.finish(g.socketError())
-	case events&unix.EPOLLHUP != 0 && g.interest&unix.EPOLLIN != 0:
-		g.read() // tells how it ended
-	case events&unix.EPOLLHUP != 0:
+	case g.interest&unix.EPOLLIN != 0 && events&(unix.EPOLLIN|ended) != 0:
+		g.read() // tells too how it ended
+	case events&unix.EPOLLERR != 0 && g == &g.r.client:
+		g.finish(errBroken) // nobody is left to read for
+	case events&ended != 0:
 		g.forget() // epoll would tell it again and again; what is left to read waits
 	}
 	if g.fd >= 0 {
@@ -83,7 +86,7 @@ func (g *leg) event(events uint32) {
 func (g *leg) read() {
 	l := g.r.loop
 	for range readTurn {
-		n, err := ignoreEINTR(func() (int, error) { return unix.Read(g.fd, l.raw[:]) })
+		n, err := readNow(g.fd, l.raw[:])
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
@@ -120,6 +123,9 @@ func (g *leg) received(raw []byte) {
 			var n int
 			n, err = g.tls.Read(clear[len(clear):cap(clear)])
 			clear = clear[:len(clear)+n]
+			if err == nil && g.drained && g.memory.Empty() {
+				err = socket.ErrWouldBlock // which asking once more would tell
+			}
 		}
 		// TLS itself may have had to answer (a key update, an alert).
 		if answer := g.memory.Output(nil); len(answer) > 0 {
@@ -134,6 +140,7 @@ func (g *leg) received(raw []byte) {
 		case err == nil: // the buffer was full
 			g.memory.Output(l.wire[:0])
 		case errors.Is(err, socket.ErrWouldBlock):
+			g.drained = g.memory.Tracked()
 			return
 		case errors.Is(err, io.EOF):
 			g.finish(nil)
@@ -171,14 +178,8 @@ func (g *leg) writeFailed(err error) {
 	g.r.writeEnded(g, err)
 }
 
-// socketError is the error that the kernel holds for the connection.
-func (g *leg) socketError() error {
-	errno, err := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil {
-		return os.NewSyscallError("getsockopt", err)
-	}
-	return os.NewSyscallError("connection", unix.Errno(errno))
-}
+// errBroken is a connection that the kernel calls broken while nothing is read from it.
+var errBroken = errors.New("connection broken")
 
 // send encrypts a piece, where there is TLS, and writes it. What the kernel does not take waits.
 func (g *leg) send(piece []byte) {
@@ -213,12 +214,11 @@ func (g *leg) write(p []byte) {
 	n := 0
 	if len(g.waiting) == 0 {
 		var err error
-		n, err = ignoreEINTR(func() (int, error) { return unix.Write(g.fd, p) })
+		n, err = writeNow(g.fd, p)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			g.writeFailed(os.NewSyscallError("write", err))
 			return
 		}
-		n = max(n, 0)
 	}
 	if n < len(p) {
 		g.waiting = append(g.waiting, p[n:]...)
@@ -230,7 +230,7 @@ func (g *leg) write(p []byte) {
 // flush writes what waits, and closes the sending half behind it if that was asked for.
 func (g *leg) flush() {
 	for len(g.waiting) > 0 {
-		n, err := ignoreEINTR(func() (int, error) { return unix.Write(g.fd, g.waiting) })
+		n, err := writeNow(g.fd, g.waiting)
 		if errors.Is(err, unix.EAGAIN) {
 			return
 		}
@@ -322,12 +322,23 @@ func (g *leg) forget() {
 	}
 }
 
-// ignoreEINTR repeats a system call that a signal has interrupted.
-func ignoreEINTR(call func() (int, error)) (int, error) {
+// readNow reads from a non-blocking descriptor.
+func readNow(fd int, p []byte) (int, error) { return transfer(unix.SYS_READ, fd, p) }
+
+// writeNow writes to a non-blocking descriptor.
+func writeNow(fd int, p []byte) (int, error) { return transfer(unix.SYS_WRITE, fd, p) }
+
+// transfer makes a system call that cannot block, so Go's scheduler need not hear of it: that costs as much as a small read.
+// It is repeated when a signal has interrupted it.
+func transfer(call uintptr, fd int, p []byte) (int, error) {
 	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
+		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
 }

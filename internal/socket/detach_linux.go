@@ -32,7 +32,7 @@ func (s *Socket) Detach() (fd int, m *Memory, err error) {
 	}
 	_ = s.Conn.Close()
 	s.Conn = detached{local: s.Conn.LocalAddr(), remote: s.Conn.RemoteAddr()} // which needs less memory
-	s.memory = &Memory{in: s.unread}
+	s.memory = &Memory{in: s.unread, tracked: s.records != nil}
 	s.unread = nil
 	return fd, s.memory, nil
 }

@@ -12,7 +12,8 @@ type Memory struct {
 	end error  // what comes after in; nil while the peer has not closed
 	out []byte // written, not yet taken
 
-	closed bool
+	closed  bool
+	tracked bool // reads end at TLS records
 }
 
 // wouldBlock says that nothing is there to read now. crypto/tls takes an error that is temporary as no harm done, and may
@@ -28,6 +29,12 @@ var ErrWouldBlock error = wouldBlock{}
 
 // Feed hands p to the next reads. The reader must read until ErrWouldBlock before p may be used otherwise.
 func (m *Memory) Feed(p []byte) { m.in = p }
+
+// Empty reports whether everything fed was read and the peer has not closed.
+func (m *Memory) Empty() bool { return len(m.in) == 0 && m.end == nil }
+
+// Tracked reports whether reads end at TLS records; see Socket.StartTLS.
+func (m *Memory) Tracked() bool { return m.tracked }
 
 // Rest takes back what was fed and not read; after Detach it is what Unread had put back.
 func (m *Memory) Rest() []byte {
