@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ func newDemoCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.out = cmd.OutOrStdout()
-			stop, release := notifyStops()
+			stop, release := notifyStops(syscall.SIGHUP) // a closed terminal
 			defer release()
 			return d.run(stop)
 		},
@@ -64,13 +65,15 @@ func (d *demo) run(stop stops) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
+	defer func() {
+		if d.cluster != nil {
+			d.step("stopping PostgreSQL")
+			err = errors.Join(err, d.cluster.Stop(context.Background()))
+		}
+	}()
 	if err := d.startCluster(ctx); err != nil {
 		return interruptedOr(ctx, err)
 	}
-	defer func() {
-		d.step("stopping PostgreSQL")
-		err = errors.Join(err, d.cluster.Stop(context.Background()))
-	}()
 	cfg, err := d.configure(ctx)
 	if err != nil {
 		return interruptedOr(ctx, err)

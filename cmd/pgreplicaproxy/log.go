@@ -4,10 +4,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
@@ -24,7 +24,7 @@ func newLogger(w io.Writer, level slog.Leveler, format string) *slog.Logger {
 		Level:       level,
 		TimeFormat:  time.TimeOnly,
 		NoColor:     !terminal || os.Getenv("NO_COLOR") != "",
-		ReplaceAttr: quoteControls,
+		ReplaceAttr: visibleAttr,
 	}))
 }
 
@@ -34,24 +34,33 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// quoteControls keeps what clients chose (names of users and databases, texts of errors) from steering the terminal: tint
-// writes control characters as they are.
-func quoteControls(_ []string, a slog.Attr) slog.Attr {
-	var text string
+// visibleAttr keeps what clients chose (names of users and databases, texts of errors) from steering the terminal.
+func visibleAttr(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Resolve(); v.Kind() {
 	case slog.KindString:
-		text = v.String()
+		return slog.String(a.Key, visible(v.String()))
 	case slog.KindAny:
-		err, ok := v.Any().(error)
-		if !ok {
-			return a
+		if err, ok := v.Any().(error); ok {
+			return slog.String(a.Key, visible(err.Error()))
 		}
-		text = err.Error()
-	default:
-		return a
-	}
-	if strings.ContainsFunc(text, unicode.IsControl) {
-		return slog.String(a.Key, strconv.Quote(text))
 	}
 	return a
+}
+
+// visible replaces what a terminal would not show as a character by the symbols that Unicode has for that. Quoting would not
+// do: tint writes colours through its own quotes by turning the text \x1b back into the character, whoever wrote it.
+func visible(text string) string {
+	const symbols = '\u2400' // of the control characters, in their order
+	shown := strings.Map(func(r rune) rune {
+		switch {
+		case r < ' ':
+			return symbols + r
+		case r == 0x7f:
+			return '\u2421'
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return '\u2426'
+		}
+		return r
+	}, text)
+	return strings.ReplaceAll(shown, `\x1b`, `\X1b`)
 }

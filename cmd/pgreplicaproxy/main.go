@@ -120,10 +120,12 @@ type stops struct {
 	now   context.Context
 }
 
-// notifyStops turns SIGTERM and SIGINT into stops until release is called.
-func notifyStops() (s stops, release func()) {
+// notifyStops turns SIGTERM, SIGINT and the others named into stops until release is called. SIGPIPE stops nothing: a log that
+// nobody reads any more is no reason to end sessions.
+func notifyStops(others ...os.Signal) (s stops, release func()) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, append(others, syscall.SIGTERM, syscall.SIGINT)...)
 	drain := make(chan struct{})
 	now, end := context.WithCancel(context.Background())
 	go func() {
