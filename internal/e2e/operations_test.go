@@ -222,7 +222,11 @@ func TestDrainTimeout(t *testing.T) {
 	if _, err := io.ReadFull(login, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	mute := p.dialRaw(t) // one that has said nothing
+	mute, halfway := p.dialRaw(t), p.dialRaw(t) // one that has said nothing, and one before its handshake
+	halfway.say(sslRequest)
+	if _, err := io.ReadFull(halfway, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 
 	p.signal(syscall.SIGTERM)
 	shutdown.check(t, told(t, idle))
@@ -236,10 +240,17 @@ func TestDrainTimeout(t *testing.T) {
 	if rest := string(login.rest()); !strings.Contains(rest, "C57P01\x00M"+shutdown.message) {
 		t.Errorf("a client that logs in reads %q, want %q", rest, shutdown.message)
 	}
-	if rest := mute.rest(); len(rest) > 0 {
-		t.Errorf("a client that said nothing reads %q", rest)
+	for _, client := range []*rawClient{mute, halfway} {
+		if rest := client.rest(); len(rest) > 0 {
+			t.Errorf("a client that had not logged in reads %q", rest)
+		}
 	}
 	p.waitEnd()
+	for _, entry := range p.logs {
+		if entry["msg"] == "connection refused" && entry["level"] != "DEBUG" {
+			t.Errorf("the log blames a client for the shutdown: %v", entry)
+		}
+	}
 }
 
 // A second signal does not wait any more.
@@ -399,11 +410,9 @@ func TestHealthyLogIsSilent(t *testing.T) {
 	if err := conn.Conn().(*tls.Conn).NetConn().Close(); err != nil { // a client that was killed
 		t.Error(err)
 	}
-	if err := p.dialRaw(t).Close(); err != nil { // a health check of TCP
-		t.Error(err)
-	}
-	if err := p.dialTLS(t).Close(); err != nil { // and one of TLS
-		t.Error(err)
+	for _, check := range []*rawClient{p.dialRaw(t), p.dialTLS(t)} { // of a load balancer, for instance
+		check.closeWrite()
+		check.rest()
 	}
 	p.signal(syscall.SIGTERM)
 	p.waitEnd()
