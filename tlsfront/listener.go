@@ -109,7 +109,10 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 	stop := context.AfterFunc(ctx, func() { _ = sock.Close() })
 	n := negotiation{config: c, socket: sock, deadline: deadline}
 	client, err := n.run(ctx)
-	if !stop() || err != nil {
+	if !stop() {
+		err = net.ErrClosed // by us
+	}
+	if err != nil {
 		n.logEnd(log, err)
 		_ = n.refuse(err)
 		return
