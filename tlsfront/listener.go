@@ -68,7 +68,7 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 			return nil
 		case temporary(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			c.logger().Error("accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause)
+			c.logger().Error("accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause.String())
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -124,14 +124,11 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 // checks and port scanners do.
 func (n *negotiation) logEnd(log *slog.Logger, err error) {
 	level := slog.LevelWarn
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		level = slog.LevelDebug
 	}
-	text := ""
-	if err != nil {
-		// A peer's bytes can stand in the text (names of protocols in a handshake): quoted by the log, and cut.
-		text = err.Error()[:min(len(err.Error()), 200)]
-	}
+	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.
+	text := err.Error()[:min(len(err.Error()), 200)]
 	log.Log(context.Background(), level, "connection refused", "stage", n.stage, "err", text)
 }
 

@@ -28,8 +28,11 @@ func newDemoCommand() *cobra.Command {
 			"work from another terminal, and follow what happens until Ctrl-C, which leaves nothing behind.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if d.standbys < 0 {
+			switch {
+			case d.standbys < 0:
 				return usageError{fmt.Errorf("--standbys takes 0 or more, not %d", d.standbys)}
+			case d.port < 0 || d.port > 65535:
+				return usageError{fmt.Errorf("--port takes a port, not %d", d.port)}
 			}
 			d.out = cmd.OutOrStdout()
 			stop, release := notifyStops(syscall.SIGHUP) // a closed terminal

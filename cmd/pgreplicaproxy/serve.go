@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -64,6 +62,7 @@ type service struct {
 	secrets      []*backends.SecretsFile // to be read again at SIGHUP
 	listeners    []net.Listener
 	admin        net.Listener // nil for none
+	hangups      chan os.Signal
 }
 
 // serve runs the service of cfg until it is told to stop. started, where it is not nil, is called when clients are being
@@ -75,7 +74,9 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 	if err != nil {
 		return err
 	}
-	s := &service{cfg: cfg, log: log, certificates: certificates}
+	s := &service{cfg: cfg, log: log, certificates: certificates, hangups: make(chan os.Signal, 1)}
+	signal.Notify(s.hangups, syscall.SIGHUP) // before anybody can know that it runs
+	defer signal.Stop(s.hangups)
 	clusters, err := s.clusters()
 	if err != nil {
 		return err
@@ -186,7 +187,7 @@ func (s *service) serveAdmin(ctx context.Context) {
 // drain lets sessions finish for the drain timeout, then ends them.
 func (s *service) drain(stop stops) {
 	if n := s.server.Sessions(); n > 0 {
-		s.log.Info("draining", "sessions", n, "timeout", s.cfg.DrainTimeout)
+		s.log.Info("draining", "sessions", n, "timeout", s.cfg.DrainTimeout.String())
 	}
 	ctx, cancel := context.WithTimeout(stop.now, s.cfg.DrainTimeout)
 	defer cancel()
@@ -209,12 +210,9 @@ func (s *service) accept(ctx context.Context, i int) error {
 
 // reloadOnHangup reads the files with certificates and secrets again at every SIGHUP.
 func (s *service) reloadOnHangup(ctx context.Context) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	for {
 		select {
-		case <-hangups:
+		case <-s.hangups:
 			s.reload()
 		case <-ctx.Done():
 			return
@@ -237,86 +235,4 @@ func (s *service) reload() {
 		}
 		s.log.Info("secrets reloaded")
 	}
-}
-
-// certificateSource is where the front's certificates come from.
-type certificateSource struct {
-	get      func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	reload   func() error
-	warnings func() []string
-}
-
-// openCertificates opens the certificate files of the configuration, or the local CA where it names none.
-func openCertificates(cfg *config, log *slog.Logger) (certificateSource, error) {
-	var source certificateSource
-	if len(cfg.Certificates) > 0 {
-		files, err := tlsfront.LoadCertificateFiles(cfg.Certificates)
-		if err != nil {
-			return source, err
-		}
-		source = certificateSource{files.GetCertificate, files.Reload, files.Warnings}
-	} else {
-		ca, err := openLocalCA(cfg)
-		if err != nil {
-			return source, err
-		}
-		source = certificateSource{ca.GetCertificate, func() error { return nil }, ca.Warnings}
-	}
-	source.warn(log)
-	return source, nil
-}
-
-func (c certificateSource) warn(log *slog.Logger) {
-	for _, text := range c.warnings() {
-		log.Warn("certificate", "warning", text)
-	}
-}
-
-// listen binds one address. A socket file that a dead process left behind is replaced; one that somebody serves is not.
-func listen(l listenerConfig) (net.Listener, error) {
-	ln, err := net.Listen(l.Network, l.Address)
-	if err != nil && l.Network == "unix" && errors.Is(err, syscall.EADDRINUSE) && abandoned(l.Address) {
-		if err := os.Remove(l.Address); err != nil {
-			return nil, fmt.Errorf("remove abandoned socket: %w", err)
-		}
-		ln, err = net.Listen(l.Network, l.Address)
-	}
-	if err != nil {
-		return nil, explainListen(l, err)
-	}
-	if l.Network == "unix" {
-		// As PostgreSQL's unix_socket_permissions: who may connect is the server's question, and the directory's.
-		if err := os.Chmod(l.Address, 0o777); err != nil {
-			_ = ln.Close()
-			return nil, fmt.Errorf("listen on %s: %w", l.Address, err)
-		}
-	}
-	return ln, nil
-}
-
-// abandoned reports whether nobody answers at a socket file.
-func abandoned(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return false
-	}
-	conn, err := net.Dial("unix", path)
-	if err == nil {
-		_ = conn.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
-}
-
-// explainListen adds the fix to an error of net.Listen where there is a common one.
-func explainListen(l listenerConfig, err error) error {
-	fix := ""
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		fix = " (another program listens there: stop it, or choose another address in the listen block)"
-	case errors.Is(err, syscall.EACCES):
-		fix = " (not allowed: choose a port above 1023, or grant CAP_NET_BIND_SERVICE)"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		fix = " (no interface of this machine has the address)"
-	}
-	return fmt.Errorf("listen on %s: %w%s", l.Address, err, fix)
 }

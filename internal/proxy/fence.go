@@ -15,7 +15,7 @@ func (s *Server) fence(ctx context.Context, c *cluster) {
 	for {
 		snapshot := c.monitor.Snapshot()
 		for _, st := range snapshot.States {
-			s.fenceBackend(c, st)
+			s.fenceBackend(st)
 		}
 		select {
 		case <-snapshot.Changed():
@@ -26,25 +26,30 @@ func (s *Server) fence(ctx context.Context, c *cluster) {
 }
 
 // fenceBackend ends the sessions that may not stay on one server.
-func (s *Server) fenceBackend(c *cluster, st backends.State) {
+func (s *Server) fenceBackend(st backends.State) {
 	s.mu.Lock()
-	sessions := s.snapshotSessions(func(sess *session) bool { return sess.cluster == c })
+	sessions := s.snapshotSessions()
 	s.mu.Unlock()
 	for _, sess := range sessions {
 		sess.fence(st, s.drainTimeout)
 	}
 }
 
-// fence ends the session if it is on the server of st and may not stay there.
+// fence ends the session if it is on the server of st and may not stay there. One whose client has not heard of the server
+// yet only loses the connection to it, and its login goes on with the next one.
 func (s *session) fence(st backends.State, drainTimeout time.Duration) {
 	s.mu.Lock()
-	here := s.leg != nil && s.target.Name == st.Target.Name
+	f := stay
+	if s.leg != nil && s.target.Cluster == st.Target.Cluster && s.target.Name == st.Target.Name {
+		f = fateOf(st, s.decision.Target, s.decision.Fallback)
+	}
+	if f != stay && !s.begun {
+		_ = s.leg.SetDeadline(time.Unix(1, 0))
+		f = stay
+	}
 	ending := s.ending
 	s.mu.Unlock()
-	if !here {
-		return
-	}
-	switch f := fateOf(st, s.decision.Target, s.decision.Fallback); {
+	switch {
 	case f == stay, f == drain && ending != nil:
 	case f == drain:
 		s.end(relay.Ending{

@@ -67,7 +67,10 @@ func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) 
 			err = fmt.Errorf("%s turned the session away before authentication", name)
 		}
 		if err == nil {
-			return leg, first, nil
+			if err = s.begin(); err == nil {
+				return leg, first, nil
+			}
+			s.detach()
 		}
 		failures = errors.Join(failures, err)
 		s.cluster.monitor.Suspect(name)

@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,7 +171,7 @@ func (s *Server) Drain(ctx context.Context) {
 	ending := &relay.Ending{Error: errShutdown}
 	s.mu.Lock()
 	s.draining = ending
-	sessions := s.snapshotSessions(nil)
+	sessions := s.snapshotSessions()
 	s.mu.Unlock()
 	for _, sess := range sessions {
 		sess.end(*ending)
@@ -215,13 +217,5 @@ func (s *Server) remove(sess *session) {
 	}
 }
 
-// snapshotSessions lists the sessions that match; nil matches all. The caller holds mu.
-func (s *Server) snapshotSessions(match func(*session) bool) []*session {
-	list := make([]*session, 0, len(s.sessions))
-	for sess := range s.sessions {
-		if match == nil || match(sess) {
-			list = append(list, sess)
-		}
-	}
-	return list
-}
+// snapshotSessions lists the sessions of now. The caller holds mu.
+func (s *Server) snapshotSessions() []*session { return slices.Collect(maps.Keys(s.sessions)) }

@@ -35,6 +35,7 @@ type session struct {
 	mu     sync.Mutex
 	target backends.Target // of leg
 	leg    net.Conn        // nil before a server was reached
+	begun  bool            // the client hears the server on leg, so no other can take over
 	relay  *relay.Relay    // nil before the login is complete
 	ending *relay.Ending
 }
@@ -107,15 +108,34 @@ func (s *session) interrupt() {
 func (s *session) attach(target backends.Target, leg net.Conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending != nil {
-		return s.ending.Error
-	}
-	st, ok := s.cluster.monitor.Snapshot().State(target.Name)
-	if !ok || !s.decision.Target.Serves(st.Role, s.decision.Fallback) {
-		return errWrongRole(target.Name, s.decision)
+	if err := s.mayUse(target); err != nil {
+		return err
 	}
 	s.target, s.leg = target, leg
 	return leg.SetDeadline(s.client.Deadline)
+}
+
+// begin binds the session to its server leg for good.
+func (s *session) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.mayUse(s.target); err != nil {
+		return err
+	}
+	s.begun = true
+	return nil
+}
+
+// mayUse says whether the session may go on to use a server. The caller holds mu.
+func (s *session) mayUse(target backends.Target) error {
+	st, ok := s.cluster.monitor.Snapshot().State(target.Name)
+	switch {
+	case s.ending != nil:
+		return s.ending.Error
+	case !ok || !s.decision.Target.Serves(st.Role, s.decision.Fallback):
+		return errWrongRole(target.Name, s.decision)
+	}
+	return nil
 }
 
 // detach closes the server leg after a failed attempt, so that another one may follow.
@@ -208,7 +228,7 @@ func (s *session) log(level slog.Level, message string, attrs ...any) {
 	s.server.log.With(
 		"session", s.id, "client", s.address, "user", s.request.User,
 		"database", s.request.Database, "cluster", s.decision.Cluster, "backend", s.target.Name,
-		"duration", time.Since(s.started).Round(time.Millisecond),
+		"duration", time.Since(s.started).Round(time.Millisecond).String(),
 	).Log(context.Background(), level, message, attrs...)
 }
 

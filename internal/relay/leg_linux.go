@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -181,94 +180,6 @@ func (g *leg) writeFailed(err error) {
 // errBroken is a connection that the kernel calls broken while nothing is read from it.
 var errBroken = errors.New("connection broken")
 
-// send encrypts a piece, where there is TLS, and writes it. What the kernel does not take waits.
-func (g *leg) send(piece []byte) {
-	if g.tls == nil {
-		g.write(piece)
-		return
-	}
-	l := g.r.loop
-	g.memory.Output(l.wire[:0])
-	_, err := g.tls.Write(piece)
-	encrypted := g.memory.Output(nil)
-	l.keep(encrypted)
-	if err != nil {
-		g.writeFailed(err)
-		return
-	}
-	g.write(encrypted)
-}
-
-// keep lets the loop's buffer grow with what was needed once.
-func (l *loop) keep(b []byte) {
-	if cap(b) > cap(l.wire) && cap(b) <= 8*rawBuffer {
-		l.wire = b[:0]
-	}
-}
-
-// write writes bytes as they are, behind those that wait.
-func (g *leg) write(p []byte) {
-	if g.fd < 0 || g.shutdown {
-		return
-	}
-	n := 0
-	if len(g.waiting) == 0 {
-		var err error
-		n, err = writeNow(g.fd, p)
-		if err != nil && !errors.Is(err, unix.EAGAIN) {
-			g.writeFailed(os.NewSyscallError("write", err))
-			return
-		}
-	}
-	if n < len(p) {
-		g.waiting = append(g.waiting, p[n:]...)
-		g.update()
-		g.peer.update()
-	}
-}
-
-// flush writes what waits, and closes the sending half behind it if that was asked for.
-func (g *leg) flush() {
-	for len(g.waiting) > 0 {
-		n, err := writeNow(g.fd, g.waiting)
-		if errors.Is(err, unix.EAGAIN) {
-			return
-		}
-		if err != nil {
-			g.writeFailed(os.NewSyscallError("write", err))
-			return
-		}
-		g.waiting = g.waiting[n:]
-	}
-	g.waiting = nil
-	g.r.flushed(g)
-	if g.fd < 0 {
-		return
-	}
-	if g.closing && !g.shutdown {
-		g.shutdown = true
-		_ = unix.Shutdown(g.fd, unix.SHUT_WR)
-	}
-	g.peer.update()
-}
-
-// closeWrite ends the sending half, behind everything that waits: for TLS with close_notify (RFC 8446 section 6.1), then on
-// the socket.
-func (g *leg) closeWrite() {
-	if g.fd < 0 || g.closing {
-		return
-	}
-	g.closing = true
-	if g.tls != nil {
-		g.memory.Output(g.r.loop.wire[:0])
-		_ = g.tls.CloseWrite()
-		g.write(g.memory.Output(nil))
-	}
-	if g.fd >= 0 {
-		g.flush()
-	}
-}
-
 // close closes the descriptor at once. With reset the peer's kernel is told to drop what is on its way.
 func (g *leg) close(reset bool) {
 	if g.fd < 0 {
@@ -319,26 +230,5 @@ func (g *leg) forget() {
 	if g.known {
 		_ = unix.EpollCtl(g.r.loop.epoll, unix.EPOLL_CTL_DEL, g.fd, nil)
 		g.known, g.interest = false, 0
-	}
-}
-
-// readNow reads from a non-blocking descriptor.
-func readNow(fd int, p []byte) (int, error) { return transfer(unix.SYS_READ, fd, p) }
-
-// writeNow writes to a non-blocking descriptor.
-func writeNow(fd int, p []byte) (int, error) { return transfer(unix.SYS_WRITE, fd, p) }
-
-// transfer makes a system call that cannot block, so Go's scheduler need not hear of it: that costs as much as a small read.
-// It is repeated when a signal has interrupted it.
-func transfer(call uintptr, fd int, p []byte) (int, error) {
-	for {
-		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
 	}
 }
