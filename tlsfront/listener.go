@@ -68,7 +68,7 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 			return nil
 		case temporary(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			c.logger().Error("accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause.String())
+			c.logger().Error("accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause)
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
