@@ -27,7 +27,7 @@ test: ## install what the tests need and run all of them, race detector on
 	@internal/e2e/test.sh $(PACKAGES)
 
 .PHONY: short
-short: ## run the tests that need no PostgreSQL
+short: ## run all tests but the end-to-end ones
 	go test -short $(PACKAGES)
 
 .PHONY: fuzz
