@@ -140,16 +140,9 @@ func (d *demo) startCluster(ctx context.Context) error {
 	return nil
 }
 
-// configure makes the monitor's role, writes a configuration file as an operator would, and loads it.
+// configure writes a configuration file as an operator would, loads it, and makes the monitor's role.
 func (d *demo) configure(ctx context.Context) (*config, error) {
 	monitorPassword := rand.Text()
-	primary := d.cluster.Servers()[0]
-	if err := primary.Exec(ctx, "postgres", "CREATE ROLE pgreplicaproxy LOGIN PASSWORD '"+monitorPassword+"'"); err != nil {
-		return nil, err
-	}
-	if err := primary.Exec(ctx, "postgres", "GRANT pg_monitor TO pgreplicaproxy"); err != nil {
-		return nil, err
-	}
 	var err error
 	if d.address, err = freeAddress(d.port); err != nil {
 		return nil, err
@@ -166,11 +159,25 @@ func (d *demo) configure(ctx context.Context) (*config, error) {
 	if err := reportDiagnostics(d.out, file, diags); err != nil {
 		return nil, err
 	}
+	if err := d.makeMonitor(ctx, cfg, monitorPassword); err != nil {
+		return nil, err
+	}
 	ca, err := openLocalCA(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return cfg, os.WriteFile(d.rootFile(), ca.RootPEM(), 0o644)
+}
+
+// makeMonitor runs what the command sql prints, and gives the role its password.
+func (d *demo) makeMonitor(ctx context.Context, cfg *config, password string) error {
+	var sql strings.Builder
+	monitor := cfg.Clusters[0].Monitor
+	if err := writeSQL(&sql, monitor, false); err != nil {
+		return err
+	}
+	fmt.Fprintf(&sql, "ALTER ROLE %s PASSWORD %s;\n", quoteIdentifier(monitor.Credentials.User), quoteLiteral(password))
+	return d.cluster.Servers()[0].Exec(ctx, "postgres", sql.String())
 }
 
 func (d *demo) rootFile() string { return filepath.Join(d.dir, "root.crt") }

@@ -42,9 +42,6 @@ func (s *session) login(ctx context.Context) (pending, error) {
 	if err := a.run(first); err != nil {
 		return pending{}, err
 	}
-	if err := s.undeadline(); err != nil {
-		return pending{}, err
-	}
 	rest, err := s.settle(server.conn)
 	return pending{fromClient: a.up.Partial(), fromServer: rest}, err
 }
@@ -135,10 +132,13 @@ func turnedAway(m wire.Message) bool {
 	return err == nil && (state == wire.CannotConnectNow || state == wire.TooManyConnections)
 }
 
-// settle passes on what the server says between AuthenticationOk and its first ReadyForQuery, notes the cancel key on
+// settle lifts the deadline, which ends with AuthenticationOk, and passes on what the server says between AuthenticationOk and its first ReadyForQuery, notes the cancel key on
 // the way, and returns what was read behind. A server whose in_hot_standby says that it has another role than the session
 // was placed for is left before the client hears that it may begin.
 func (s *session) settle(server io.Reader) ([]byte, error) {
+	if err := s.undeadline(); err != nil {
+		return nil, err
+	}
 	var buf []byte
 	for {
 		chunk := make([]byte, 4096)

@@ -74,9 +74,6 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 	if err := p.accept(); err != nil {
 		return pending{}, err
 	}
-	if err := s.undeadline(); err != nil {
-		return pending{}, err
-	}
 	rest, err := s.settle(leg.conn)
 	return pending{fromServer: rest}, err
 }

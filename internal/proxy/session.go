@@ -256,7 +256,7 @@ func (s *session) write(b []byte) error {
 	return nil
 }
 
-// placement turns the startup packet into a request, and the request into a decision.
+// place turns the startup packet into a request, and the request into a decision.
 func (s *session) place() error {
 	startup := s.client.Opening.Startup
 	s.request = policy.Request{User: startup.User(), Database: startup.Database()}

@@ -28,7 +28,7 @@ type leg struct {
 	drained bool
 
 	waiting  []byte // what the kernel has not taken yet; while there is any, the peer is not read
-	interest uint32 // events asked of epoll; registered says whether it knows the descriptor at all
+	interest uint32 // events asked of epoll; known says whether it knows the descriptor at all
 	known    bool
 
 	ended    bool // nothing more will be read

@@ -59,21 +59,21 @@ func newRelay(l *loop, cfg Config) (*Relay, error) {
 func (r *Relay) begin() {
 	r.loop.register(&r.client)
 	r.loop.register(&r.server)
-	for _, g := range []*leg{&r.server, &r.client} {
-		pending := &r.cfg.Client.Pending
-		if g == &r.server {
-			pending = &r.cfg.Server.Pending
-		}
-		if len(*pending) > 0 && g.fd >= 0 {
-			r.forward(g, *pending)
-		}
-		*pending = nil
-		if g.fd >= 0 && !g.ended {
-			g.received(g.memory.Rest())
-		}
-	}
+	r.beginWith(&r.server, r.cfg.Server.Pending)
+	r.beginWith(&r.client, r.cfg.Client.Pending)
+	r.cfg.Server.Pending, r.cfg.Client.Pending = nil, nil
 	r.client.update()
 	r.server.update()
+}
+
+// beginWith forwards what was read from one leg.
+func (r *Relay) beginWith(g *leg, pending []byte) {
+	if len(pending) > 0 && g.fd >= 0 {
+		r.forward(g, pending)
+	}
+	if g.fd >= 0 && !g.ended {
+		g.received(g.memory.Rest())
+	}
 }
 
 // Stats returns the counts of now.
@@ -202,17 +202,10 @@ func (r *Relay) sayGoodbye() {
 		r.after(lingerTime, r.finish)
 	}
 	r.client.closeWrite()
-	if r.client.ended {
-		r.finishFlushed()
-	}
-	r.client.update()
-}
-
-// finishFlushed ends a session whose client has closed its side, once everything is sent.
-func (r *Relay) finishFlushed() {
-	if len(r.client.waiting) == 0 {
+	if r.client.ended && len(r.client.waiting) == 0 {
 		r.finish()
 	}
+	r.client.update()
 }
 
 // settle notes why the session ended; the first cause counts.
