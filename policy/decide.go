@@ -20,6 +20,13 @@ type Backend struct {
 	Role Role
 	// Weight is the server's share of sessions against its peers; zero and less keep new sessions away.
 	Weight int
+	// Zone is where the server stands, as the configuration names places; empty for nowhere in particular.
+	Zone string
+	// Lagging is a replica that is further behind than the cluster allows, as the monitor judges it with hysteresis.
+	Lagging bool
+	// Replayed is the position in the write-ahead log (an LSN) up to which a replica is known to have replayed; zero when
+	// that is not known.
+	Replayed uint64
 	// Detail says in a few words why the role is what it is ("refused connections since 12:00:03"), for messages.
 	Detail string
 }
