@@ -22,6 +22,10 @@ listen {
 
   # "optional" lets clients in without TLS as well: on loopback addresses and unix sockets only.
   tls = "required"
+
+  # Load balancers that tell in a PROXY header, version 1 or 2, whom they speak for: "10.0.0.0/8", "10.0.0.1", and on a
+  # unix socket "unix". From these the header is required, from all others it is refused.
+  proxy_protocol_from = []
 }
 
 # What clients see. Without certificates, the proxy has one of its own local CA; `pgreplicaproxy ca` prints the root

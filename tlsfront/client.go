@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/wire"
@@ -14,6 +15,9 @@ type Client struct {
 	// Conn is a *socket.Socket, or a *tls.Conn over one. Nothing behind the opening packet was read from it. It carries
 	// Deadline as its deadline.
 	Conn net.Conn
+	// Address is where the client is, and Destination what it connected to: as the PROXY header says where there was one,
+	// otherwise the two ends of Conn. Whoever asks who a client is asks this, never Conn.
+	Address, Destination net.Addr
 	// Opening is a StartupMessage or a CancelRequest.
 	Opening wire.Opening
 	// TLS is the state of the client's TLS, nil without.
@@ -23,3 +27,6 @@ type Client struct {
 	// Deadline is when the login must have reached AuthenticationOk.
 	Deadline time.Time
 }
+
+// IP returns the client's IP address, IPv4 as such and without zone. It is the zero Addr for a client on a unix socket.
+func (c *Client) IP() netip.Addr { return ipOf(c.Address) }

@@ -23,6 +23,9 @@ type Config struct {
 	// PlaintextAllowed lets a StartupMessage through that came without TLS. It is for loopback addresses and unix sockets:
 	// elsewhere a client that fails over TLS would silently retry in the clear.
 	PlaintextAllowed bool
+	// ProxyProtocolFrom are the peers that speak for others: from each a PROXY header, version 1 or 2, is required and
+	// believed. From everybody else it is no opening packet and refused.
+	ProxyProtocolFrom Peers
 	// LoginTimeout bounds a login from accept to AuthenticationOk; zero is 15 s.
 	LoginTimeout time.Duration
 	// Logger gets one line for each connection that ended before it was a client; nil is silent.
@@ -99,21 +102,22 @@ func temporary(err error) bool {
 // serveConn turns one connection into a client and hands it over.
 func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 	deadline := time.Now().Add(c.loginTimeout())
-	log := c.logger().With("client", conn.RemoteAddr().String())
 	sock, err := socket.New(conn)
 	if err != nil {
-		log.Debug("connection dropped", "err", err)
+		c.logger().Debug("connection dropped", "client", conn.RemoteAddr().String(), "err", err)
 		_ = conn.Close()
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { _ = sock.Close() })
-	n := negotiation{config: c, socket: sock, deadline: deadline}
+	n := negotiation{
+		config: c, socket: sock, deadline: deadline, address: conn.RemoteAddr(), destination: conn.LocalAddr(),
+	}
 	client, err := n.run(ctx)
 	if !stop() {
 		err = net.ErrClosed // by us
 	}
 	if err != nil {
-		n.logEnd(log, err)
+		n.logEnd(err)
 		_ = n.refuse(err)
 		return
 	}
@@ -122,14 +126,15 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 
 // logEnd tells why a connection never became a client: quietly for one that was closed or merely looked in, as health
 // checks and port scanners do.
-func (n *negotiation) logEnd(log *slog.Logger, err error) {
+func (n *negotiation) logEnd(err error) {
 	level := slog.LevelWarn
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		level = slog.LevelDebug
 	}
 	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.
 	text := err.Error()[:min(len(err.Error()), 200)]
-	log.Log(context.Background(), level, "connection refused", "stage", n.stage, "err", text)
+	n.config.logger().Log(context.Background(), level, "connection refused",
+		"client", n.address.String(), "stage", n.stage, "err", text)
 }
 
 // refuse answers err where the protocol has an answer to it, and closes the connection.

@@ -39,6 +39,8 @@ type negotiation struct {
 	socket   *socket.Socket
 	deadline time.Time
 
+	address, destination net.Addr // of the client, once it is known
+
 	tls   *tls.Conn // nil before TLS
 	leaf  presentedLeaf
 	stage string
@@ -55,6 +57,9 @@ func (n *negotiation) conn() net.Conn {
 // run answers at most one SSLRequest and one GSSENCRequest, in either order, and returns the client behind them.
 func (n *negotiation) run(ctx context.Context) (*Client, error) {
 	if err := n.socket.SetDeadline(n.deadline); err != nil {
+		return nil, err
+	}
+	if err := n.readProxyHeader(); err != nil {
 		return nil, err
 	}
 	n.stage = "opening"
@@ -94,6 +99,19 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 			return nil, repeated(opening.Kind)
 		}
 	}
+}
+
+// readProxyHeader takes the client's address from the header of a peer that speaks for others.
+func (n *negotiation) readProxyHeader() error {
+	if !n.config.ProxyProtocolFrom.Contain(n.socket.RemoteAddr()) {
+		return nil
+	}
+	n.stage = "proxy header"
+	source, destination, err := proxyAddresses(n.socket)
+	if err == nil && source != nil {
+		n.address, n.destination = source, destination
+	}
+	return err
 }
 
 // readOpening reads one packet. What is wrong with a CancelRequest gets no answer, as no CancelRequest does.
@@ -143,7 +161,9 @@ func (n *negotiation) inside() (*Client, error) {
 }
 
 func (n *negotiation) client(opening wire.Opening) *Client {
-	c := &Client{Conn: n.conn(), Opening: opening, Deadline: n.deadline}
+	c := &Client{
+		Conn: n.conn(), Address: n.address, Destination: n.destination, Opening: opening, Deadline: n.deadline,
+	}
 	if n.tls != nil {
 		state := n.tls.ConnectionState()
 		c.TLS, c.Leaf = &state, n.leaf.cert.Leaf

@@ -47,6 +47,7 @@ var allowed = map[string]struct {
 // external says which third-party modules a package may import; packages that are not named here may import none.
 var external = map[string][]string{
 	"wire":               {"github.com/jackc/pgx/v5/pgproto3"},
+	"tlsfront":           {"github.com/pires/go-proxyproto"},
 	"backends":           {"github.com/jackc/pgx/v5/pgconn"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},

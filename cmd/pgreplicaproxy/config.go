@@ -57,6 +57,8 @@ type listenerConfig struct {
 	Address string
 	// TLSOptional takes clients without TLS too. It is only ever set for loopback addresses and unix sockets.
 	TLSOptional bool
+	// ProxyProtocolFrom are the peers that send PROXY headers. It is never set together with TLSOptional.
+	ProxyProtocolFrom tlsfront.Peers
 }
 
 // passthroughConfig is where the mode scram_passthrough has its secrets from.

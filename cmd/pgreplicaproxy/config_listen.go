@@ -58,6 +58,12 @@ func (c *converter) listener(raw *rawListener) (listenerConfig, bool) {
 			`tls = "optional" is for loopback addresses and unix sockets, where nobody can listen in; %q is neither. `+
 				`Write tls = "required", or listen on "127.0.0.1:port".`, l.Address)
 	}
+	l.ProxyProtocolFrom = c.proxies(raw.ProxyProtocolFrom, l)
+	if p := l.ProxyProtocolFrom; l.TLSOptional && (p.Unix || len(p.Networks) > 0) {
+		c.fail(raw.TLS.Expr.Range(), "Clear text from behind a proxy",
+			`tls = "optional" is for clients of this machine, and those whose address a PROXY header tells may be anywhere. `+
+				`Write tls = "required", or remove proxy_protocol_from.`)
+	}
 	return l, true
 }
 

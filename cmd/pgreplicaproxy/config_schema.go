@@ -19,9 +19,10 @@ type rawConfig struct {
 }
 
 type rawListener struct {
-	Def     hcl.Range      `hcl:",def_range"`
-	Address *hcl.Attribute `hcl:"address,optional"`
-	TLS     *hcl.Attribute `hcl:"tls,optional"`
+	Def               hcl.Range      `hcl:",def_range"`
+	Address           *hcl.Attribute `hcl:"address,optional"`
+	TLS               *hcl.Attribute `hcl:"tls,optional"`
+	ProxyProtocolFrom *hcl.Attribute `hcl:"proxy_protocol_from,optional"`
 }
 
 type rawTLS struct {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,6 +21,7 @@ import (
 	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -127,7 +129,9 @@ func TestEveryKeyIsConverted(t *testing.T) {
 		DrainTimeout: time.Minute,
 		LoginTimeout: 500 * time.Millisecond,
 		Listeners: []listenerConfig{
-			{Network: "tcp", Address: "0.0.0.0:7432"},
+			{Network: "tcp", Address: "0.0.0.0:7432", ProxyProtocolFrom: tlsfront.Peers{Networks: []netip.Prefix{
+				netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128"),
+			}}},
 			{Network: "tcp", Address: "[::1]:7432", TLSOptional: true},
 			{Network: "tcp", Address: "127.0.0.1:7433", TLSOptional: true},
 			{Network: "unix", Address: "/run/pgreplicaproxy/.s.PGSQL.7432", TLSOptional: true},

@@ -200,9 +200,9 @@ func (s *service) accept(ctx context.Context, i int) error {
 	l, ln := s.cfg.Listeners[i], s.listeners[i]
 	front := tlsfront.Config{
 		TLS:              tlsfront.ServerConfig(s.certificates.get, s.cfg.MinVersion),
-		PlaintextAllowed: l.TLSOptional,
-		LoginTimeout:     s.cfg.LoginTimeout,
-		Logger:           s.log,
+		PlaintextAllowed: l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
+		LoginTimeout: s.cfg.LoginTimeout,
+		Logger:       s.log,
 	}
 	s.log.Info("listening", "address", ln.Addr().String())
 	return front.Serve(ctx, ln, s.server.ServeClient)

@@ -70,7 +70,7 @@ func (t *cancelTable) find(c wire.Cancel) (backends.Target, bool) {
 // server does it.
 func (s *Server) cancel(ctx context.Context, client *tlsfront.Client) {
 	defer func() { _ = client.Conn.Close() }()
-	log := s.log.With("client", client.Conn.RemoteAddr().String())
+	log := s.log.With("client", client.Address.String())
 	target, ok := s.cancels.find(client.Opening.Cancel)
 	if !ok {
 		log.Debug("cancel request matches no session")

@@ -42,7 +42,7 @@ type session struct {
 
 func newSession(s *Server, client *tlsfront.Client) *session {
 	return &session{
-		server: s, client: client, address: client.Conn.RemoteAddr().String(), id: s.lastID.Add(1), started: time.Now(),
+		server: s, client: client, address: client.Address.String(), id: s.lastID.Add(1), started: time.Now(),
 		forget: func() {},
 	}
 }

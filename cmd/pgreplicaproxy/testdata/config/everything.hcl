@@ -2,7 +2,10 @@ state_dir     = "state"
 drain_timeout = "1m"
 login_timeout = "500ms"
 
-listen { address = "0.0.0.0:7432" }
+listen {
+  address             = "0.0.0.0:7432"
+  proxy_protocol_from = ["10.0.0.0/8", "2001:db8::1"]
+}
 listen {
   address = "[::1]:7432"
   tls     = "optional"
