@@ -13,6 +13,6 @@
 // server that changes its role is internal/proxy's.
 //
 // Read target.go and dial.go for the way to a server, snapshot.go for what is published, judge.go for how contradictions
-// between servers are settled, record.go for what one server's answers mean, watch.go for when it is asked, login.go and
-// query.go for how.
+// between servers are settled, record.go for what one server's answers mean, watch.go for when it is asked, roster.go for
+// servers that come and go, login.go and query.go for how.
 package backends

@@ -121,6 +121,13 @@ func monitor(t *testing.T, config MonitorConfig) (*Monitor, *journal) {
 	}
 	config.Logger = slog.New(slog.NewJSONHandler(log, nil))
 	m := NewMonitor(config)
+	run(t, m)
+	return m, log
+}
+
+// run runs m for the length of the test.
+func run(t *testing.T, m *Monitor) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -135,7 +142,6 @@ func monitor(t *testing.T, config MonitorConfig) (*Monitor, *journal) {
 			t.Error("Run does not return")
 		}
 	})
-	return m, log
 }
 
 // await waits for a snapshot that is as wanted.

@@ -41,37 +41,39 @@ type MonitorConfig struct {
 
 // Monitor watches the servers of one cluster. All its methods may be called from anywhere at any time; Run once.
 type Monitor struct {
-	config   MonitorConfig // without the credentials
+	cluster  string
+	logger   *slog.Logger
 	snapshot atomic.Pointer[Snapshot]
 	first    chan struct{}
-	watchers []*watcher
+
+	mu      sync.Mutex
+	roster  *roster
+	updated chan struct{} // has one place: a new roster
 }
 
 // NewMonitor returns a monitor that has asked nobody yet.
 func NewMonitor(config MonitorConfig) *Monitor {
-	config.Interval = orDefault(config.Interval, DefaultInterval)
-	config.Timeout = orDefault(config.Timeout, DefaultTimeout)
-	config.FreshLogin = orDefault(config.FreshLogin, DefaultFreshLogin)
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
+	m := &Monitor{
+		cluster: config.Cluster, logger: config.Logger, first: make(chan struct{}), updated: make(chan struct{}, 1),
+		roster: newRoster(config, nil),
 	}
-	credentials := config.Credentials
-	config.Credentials = Credentials{} // what a function has caught, nobody prints
-	m := &Monitor{config: config, first: make(chan struct{})}
+	if m.logger == nil {
+		m.logger = slog.New(slog.DiscardHandler)
+	}
 	states := make([]State, len(config.Targets))
 	for i, t := range config.Targets {
-		states[i] = State{Target: t, Detail: "not asked yet"}
-		m.watchers = append(m.watchers, &watcher{
-			config: &m.config,
-			logIn: func(ctx context.Context) (*session, error) {
-				return logIn(ctx, t, credentials, config.Timeout)
-			},
-			wake:   make(chan struct{}, 1),
-			record: record{observation: observation{target: t}},
-		})
+		states[i] = state(notAsked(t))
 	}
 	m.snapshot.Store(newSnapshot(states))
 	return m
+}
+
+// settled returns c with its times filled in.
+func (c MonitorConfig) settled() MonitorConfig {
+	c.Interval = orDefault(c.Interval, DefaultInterval)
+	c.Timeout = orDefault(c.Timeout, DefaultTimeout)
+	c.FreshLogin = orDefault(c.FreshLogin, DefaultFreshLogin)
+	return c
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -85,78 +87,79 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // lock. After Run has returned it stays as it was last.
 func (m *Monitor) Snapshot() *Snapshot { return m.snapshot.Load() }
 
-// FirstRound is closed once every server was asked once, whatever came of it, and the snapshot says so.
+// FirstRound is closed once every server was asked once, whatever came of it, and the snapshot says so. Servers that Update
+// brings later are unknown until they were asked, and nobody waits for them.
 func (m *Monitor) FirstRound() <-chan struct{} { return m.first }
 
 // Suspect tells that a client's session could not be started on a server, or found it in another role. The server
 // is asked at once, over a fresh login. It never blocks and costs nothing when it is called often; a name that is
 // not known is passed over.
 func (m *Monitor) Suspect(backend string) {
-	for i, t := range m.config.Targets {
-		if t.Name == backend {
-			select {
-			case m.watchers[i].wake <- struct{}{}:
-			default: // somebody was faster
-			}
+	if w := m.currentRoster().watcher(backend); w != nil {
+		select {
+		case w.wake <- struct{}{}:
+		default: // somebody was faster
 		}
 	}
 }
 
-// report is an observation of the server at index.
+// report is what a watcher has observed.
 type report struct {
-	index int
+	from *watcher
 	observation
 }
 
 // Run watches until the context ends. It returns when its sessions on the servers are closed and all its goroutines have
 // ended, which takes a second at most.
 func (m *Monitor) Run(ctx context.Context) {
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	reports := make(chan report)
-	for i, w := range m.watchers {
-		watching.Go(func() {
-			w.watch(ctx, func(o observation) {
-				select {
-				case reports <- report{i, o}:
-				case <-ctx.Done():
-				}
-			})
-		})
+	w := watch{
+		logger: m.logger, reports: make(chan report), stop: make(map[*watcher]context.CancelFunc), known: make(map[*watcher]observation),
 	}
-	m.publish(ctx, reports)
-}
-
-// publish turns reports into snapshots. It is the only writer of them.
-func (m *Monitor) publish(ctx context.Context, reports <-chan report) {
-	observations := make([]observation, len(m.watchers))
-	asked := make(map[int]bool)
+	defer w.wait()
 	identity := ""
 	for {
-		if len(asked) == len(m.watchers) {
+		w.follow(ctx, m.currentRoster())
+		if observations, all := w.observations(); all || m.begun() {
 			var states []State
 			states, identity = judge(identity, observations)
 			m.replace(ctx, states, observations)
-			select {
-			case <-m.first:
-			default:
-				close(m.first)
-			}
+			m.begin()
 		}
 		select {
-		case r := <-reports:
-			observations[r.index], asked[r.index] = r.observation, true
+		case r := <-w.reports:
+			w.take(r)
+		case <-m.updated:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// replace publishes states if they say something new, and logs the servers whose role or status changed.
+// begun reports whether the first round is over.
+func (m *Monitor) begun() bool {
+	select {
+	case <-m.first:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin ends the first round. Run alone calls it.
+func (m *Monitor) begin() {
+	if !m.begun() {
+		close(m.first)
+	}
+}
+
+// replace publishes states if they say something new, and logs the servers whose role or status changed. Run alone calls it.
 func (m *Monitor) replace(ctx context.Context, states []State, observations []observation) {
 	old := m.Snapshot()
 	for i := range states {
-		was := old.States[i]
+		was, known := old.State(states[i].Target.Name)
+		if !known {
+			was = state(notAsked(states[i].Target))
+		}
 		states[i].Since = was.Since
 		if states[i].Role != was.Role || states[i].Status != was.Status {
 			states[i].Since = time.Now()
@@ -177,7 +180,7 @@ func (m *Monitor) log(ctx context.Context, was, is State, o observation) {
 		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{
-		slog.String("cluster", m.config.Cluster),
+		slog.String("cluster", m.cluster),
 		slog.String("backend", is.Target.Name),
 		slog.String("role", is.Role.String()),
 		slog.String("was", was.Role.String()),
@@ -195,5 +198,5 @@ func (m *Monitor) log(ctx context.Context, was, is State, o observation) {
 	if o.err != nil {
 		attrs = append(attrs, slog.String("error", o.err.Error()))
 	}
-	m.config.Logger.LogAttrs(ctx, level, "server changed", attrs...)
+	m.logger.LogAttrs(ctx, level, "server changed", attrs...)
 }

@@ -225,14 +225,8 @@ func TestMonitorTakesLeave(t *testing.T) {
 		m.Suspect("db1")
 		awaitServer(t, m, "db1", policy.Replica, Up)
 	})
-	for over := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		var logins, farewells int
-		server.set(func() { logins, farewells = server.logins, server.farewells })
-		if logins == 2 && farewells == 2 {
-			return
-		}
-		if time.Now().After(over) {
-			t.Fatalf("%d of %d sessions ended with a word", farewells, logins)
-		}
+	awaitFarewells(t, server, 2)
+	if logins := server.countLogins(); logins != 2 {
+		t.Errorf("%d logins, want 2", logins)
 	}
 }

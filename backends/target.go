@@ -69,6 +69,12 @@ type Target struct {
 // TLS in a verified mode. Only there may a password travel in clear.
 func (t Target) Secure() bool { return t.Network == "unix" || t.TLS.Verified() }
 
+// SameServer reports whether t and u name the same server and reach it in the same way, whatever its weight.
+func (t Target) SameServer(u Target) bool {
+	return t.Cluster == u.Cluster && t.Name == u.Name && t.Network == u.Network && t.Address == u.Address &&
+		t.TLS == u.TLS && t.ServerName == u.ServerName && t.RootCAs.Equal(u.RootCAs)
+}
+
 // serverName returns the name to verify.
 func (t Target) serverName() string {
 	if t.ServerName != "" {

@@ -11,10 +11,13 @@ import (
 // clients complain of a server, and however often it ends the monitor's session, it is not asked more often.
 const breath = 100 * time.Millisecond
 
-// watcher asks one server. All of it but wake belongs to the goroutine in watch.
+// watcher asks one server. What stands below wake belongs to the goroutine in watch.
 type watcher struct {
+	target Target
 	config *MonitorConfig
 	logIn  func(context.Context) (*session, error)
+	before *watcher      // that ends and asks the same server in another way; nil for none
+	done   chan struct{} // closed when it has ended
 	wake   chan struct{} // has one place: a suspicion
 
 	session *session // nil for none
@@ -24,9 +27,15 @@ type watcher struct {
 	record record
 }
 
-// watch asks the server over and over, and reports what it is found to be, until the context ends.
+// watch asks the server over and over, and reports what it is found to be, until the context ends. It goes on with what
+// the watcher before it knows of the server.
 func (w *watcher) watch(ctx context.Context, report func(observation)) {
+	defer close(w.done)
 	defer w.leave()
+	if w.before != nil {
+		<-w.before.done
+		w.record, w.before = w.before.record, nil
+	}
 	for {
 		began := time.Now()
 		o := w.probe(ctx)
