@@ -63,6 +63,10 @@ cluster "main" {
   # unix sockets), "gss", "trust" (the server asks nothing).
   allow_authentication = ["scram-sha-256"]
 
+  # true adds the client's address to the application_name that the server sees: "psql (192.0.2.7:40001)". Replication
+  # connections keep theirs.
+  client_address_in_application_name = false
+
   # The role with which the proxy asks the servers how they are. `pgreplicaproxy sql` prints how to create it.
   monitor {
     user     = "pgreplicaproxy"
@@ -94,6 +98,10 @@ cluster "main" {
   backend "db1" {
     address = "10.0.0.11:5432"
     weight  = 1 # share of the sessions against its peers; 0 keeps new ones away
+
+    # true begins each connection with a PROXY header of version 2. PostgreSQL does not understand it: it is for another
+    # proxy in the place of the server.
+    send_proxy_protocol = false
   }
   backend "db2" { address = "10.0.0.12:5432" }
 }

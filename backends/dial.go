@@ -22,12 +22,18 @@ type Conn struct {
 	Leaf *x509.Certificate
 }
 
-// Dial connects to a server and, where the target says so, negotiates TLS. The context bounds all of it and nothing after
-// it: the connection comes without deadlines and is the caller's. An error is always a *DialError.
-func Dial(ctx context.Context, t Target) (*Conn, error) {
+// Dial connects to a server on behalf of origin and, where the target says so, negotiates TLS. The context bounds all of it
+// and nothing after it: the connection comes without deadlines and is the caller's. An error is always a *DialError.
+func Dial(ctx context.Context, t Target, origin Origin) (*Conn, error) {
 	sock, err := connect(ctx, t)
 	if err != nil {
 		return nil, err
+	}
+	if t.SendProxyProtocol {
+		if err := origin.announce(sock); err != nil {
+			_ = sock.Close()
+			return nil, &DialError{Backend: t.Name, Stage: StageProxyHeader, Err: err}
+		}
 	}
 	conn := &Conn{Conn: sock}
 	if t.TLS == TLSOff || t.Network == "unix" {

@@ -42,7 +42,7 @@ func TestDialPlain(t *testing.T) {
 		{Name: "db2", Network: "unix", Address: path},
 		{Name: "db3", Network: "unix", Address: path, TLS: TLSVerifyFull}, // there is no TLS on unix sockets
 	} {
-		conn, err := Dial(within(t), target)
+		conn, err := Dial(within(t), target, Origin{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func TestDialTLS(t *testing.T) {
 	} {
 		target := target(address, c.mode)
 		target.RootCAs, target.ServerName = c.authority.pool(), c.serverName
-		conn, err := Dial(within(t), target)
+		conn, err := Dial(within(t), target, Origin{})
 		sent := <-hellos
 		if c.fails != nil {
 			checkDialError(t, err, StageTLS)
@@ -169,7 +169,7 @@ func TestDialTLSRefused(t *testing.T) {
 				rest <- sent
 			})
 			target := target(address, TLSRequire)
-			_, err := Dial(within(t), target)
+			_, err := Dial(within(t), target, Origin{})
 			checkDialError(t, err, c.stage)
 			if !strings.Contains(err.Error(), c.text) || strings.Contains(err.Error(), leaked) {
 				t.Errorf("error is %q, want %q in it", err, c.text)
@@ -231,7 +231,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 					time.AfterFunc(50*time.Millisecond, cancel)
 				}
 				defer cancel()
-				_, err := Dial(ctx, target)
+				_, err := Dial(ctx, target, Origin{})
 				dial := checkDialError(t, err, c.stage)
 				if !errors.Is(err, want) || dial.Timeout() != (how == "deadline") || dial.Local() || dial.Refused() {
 					t.Errorf("error is %v, timeout %t", err, dial.Timeout())
@@ -251,7 +251,7 @@ func TestDialOutlivesItsContext(t *testing.T) {
 		target(serve(t, tlsServer(config)), TLSRequire),
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		conn, err := Dial(ctx, target)
+		conn, err := Dial(ctx, target, Origin{})
 		cancel()
 		if err != nil {
 			t.Fatal(err)
@@ -270,7 +270,7 @@ func TestDialNobodyThere(t *testing.T) {
 	_ = ln.Close()
 	missing := Target{Name: "db1", Network: "unix", Address: filepath.Join(t.TempDir(), ".s.PGSQL.5432")}
 	for _, target := range []Target{target(ln.Addr().String(), TLSRequire), missing} {
-		_, err := Dial(within(t), target)
+		_, err := Dial(within(t), target, Origin{})
 		if dial := checkDialError(t, err, StageConnect); !dial.Refused() || dial.Local() || dial.Timeout() {
 			t.Errorf("%s: refused %t, local %t, timeout %t", err, dial.Refused(), dial.Local(), dial.Timeout())
 		}
@@ -300,6 +300,6 @@ func TestDialErrorLocal(t *testing.T) {
 }
 
 func TestDialWrongNetwork(t *testing.T) {
-	_, err := Dial(t.Context(), Target{Name: "db1", Network: "udp", Address: "127.0.0.1:5432"})
+	_, err := Dial(t.Context(), Target{Name: "db1", Network: "udp", Address: "127.0.0.1:5432"}, Origin{})
 	checkDialError(t, err, StageConnect)
 }

@@ -8,10 +8,11 @@ import (
 
 // The stages of a dial, as in DialError.Stage.
 const (
-	StageResolve    = "resolve"     // looking up the address of a name
-	StageConnect    = "connect"     // the TCP or unix-domain connection
-	StageSSLRequest = "ssl request" // asking for TLS
-	StageTLS        = "tls"         // the handshake, with the server's certificate
+	StageResolve     = "resolve"      // looking up the address of a name
+	StageConnect     = "connect"      // the TCP or unix-domain connection
+	StageProxyHeader = "proxy header" // telling whom it is for
+	StageSSLRequest  = "ssl request"  // asking for TLS
+	StageTLS         = "tls"          // the handshake, with the server's certificate
 )
 
 // What a server may answer to SSLRequest instead of 'S', beside errNoTLS.

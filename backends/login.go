@@ -25,7 +25,7 @@ const farewell = time.Second
 // logIn opens a session on the way that clients' sessions take. The context bounds it until the session is ready to be
 // asked.
 func logIn(ctx context.Context, t Target, c Credentials, timeout time.Duration) (*session, error) {
-	conn, err := Dial(ctx, t)
+	conn, err := Dial(ctx, t, Origin{})
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,8 @@ type Target struct {
 	RootCAs *x509.CertPool
 	// ServerName is the name that is verified, and sent in SNI. Empty means the host of Address.
 	ServerName string
+	// SendProxyProtocol begins each connection with a PROXY header of version 2, for servers that expect one: another proxy.
+	SendProxyProtocol bool
 	// Weight is passed on in policy.Backend.
 	Weight int
 }

@@ -77,7 +77,7 @@ func wantDatabaseRewritten(t *testing.T, s Startup) {
 	t.Helper()
 	_, _ = s.Replication() // any value may come
 	const database = "d"
-	b, _ := s.WithDatabase(database).AppendBinary(nil)
+	b, _ := s.With("database", database).AppendBinary(nil)
 	if len(b) > maxStartupPacket+4 {
 		return
 	}

@@ -117,16 +117,17 @@ func (s Startup) Replication() (bool, error) {
 	return b, nil
 }
 
-// WithDatabase returns a copy of s that asks for database name; every other parameter stays as and where it was.
-func (s Startup) WithDatabase(name string) Startup {
+// With returns a copy of s in which the parameter that counts for name has this value; every other one stays as and where
+// it was.
+func (s Startup) With(name, value string) Startup {
 	s.Params = slices.Clone(s.Params)
 	for i, p := range slices.Backward(s.Params) {
-		if p.Name == "database" {
-			s.Params[i].Value = name
+		if p.Name == name {
+			s.Params[i].Value = value
 			return s
 		}
 	}
-	s.Params = append(s.Params, Param{Name: "database", Value: name})
+	s.Params = append(s.Params, Param{Name: name, Value: value})
 	return s
 }
 

@@ -125,7 +125,7 @@ func TestStartupDatabase(t *testing.T) {
 	}
 }
 
-func TestStartupWithDatabase(t *testing.T) {
+func TestStartupWith(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		give, want []Param
@@ -148,7 +148,7 @@ func TestStartupWithDatabase(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			give := append(make([]Param, 0, 8), test.give...) // with room, which an append must not use
 			before := Startup{Version: v3 | 2, Params: give}
-			got := before.WithDatabase("new")
+			got := before.With("database", "new")
 			if diff := cmp.Diff(Startup{Version: v3 | 2, Params: append([]Param{}, test.want...)}, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -48,7 +48,7 @@ var allowed = map[string]struct {
 var external = map[string][]string{
 	"wire":               {"github.com/jackc/pgx/v5/pgproto3"},
 	"tlsfront":           {"github.com/pires/go-proxyproto"},
-	"backends":           {"github.com/jackc/pgx/v5/pgconn"},
+	"backends":           {"github.com/jackc/pgx/v5/pgconn", "github.com/pires/go-proxyproto"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},
 	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn"},

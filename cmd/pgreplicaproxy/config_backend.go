@@ -20,7 +20,10 @@ func (c *converter) targets(raw *rawCluster) []backends.Target {
 	names, addresses := map[string]int{}, map[string]int{}
 	for _, b := range raw.Backends {
 		c.label("backend", b.Name, b.NameRange, names)
-		t := backends.Target{Cluster: raw.Name, Name: b.Name, Weight: c.weight(b.Weight)}
+		t := backends.Target{
+			Cluster: raw.Name, Name: b.Name, Weight: c.weight(b.Weight),
+			SendProxyProtocol: c.boolean(b.SendProxyProtocol, false),
+		}
 		address := c.required(b.Address, b.Def, `address = "10.0.0.11:5432"`)
 		if address == "" {
 			continue

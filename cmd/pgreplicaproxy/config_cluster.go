@@ -60,6 +60,7 @@ func (c *converter) cluster(raw *rawCluster) (cfg proxy.ClusterConfig, mode stri
 	cfg.Monitor.Targets = c.targets(raw)
 	c.backendTLS(raw, cfg.Monitor.Targets)
 	mode = c.authentication(raw, cfg.Monitor.Targets)
+	cfg.NameClients = c.boolean(raw.NameClients, false)
 	c.monitor(raw, &cfg)
 	if raw.AllowAuthentication != nil {
 		cfg.Allow = c.methods(raw.AllowAuthentication, cfg.Monitor.Targets)

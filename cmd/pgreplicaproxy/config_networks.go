@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -50,7 +49,7 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	case err != nil:
 		return network, fmt.Errorf(`%q is none: write "10.0.0.0/8", "2001:db8::/32" or one address`, s)
 	case network.Addr().Is4In6():
-		return network, errors.New("IPv4 networks are written as such, without ::ffff:")
+		return network, fmt.Errorf("%q is an IPv4 network in IPv6: write it as 10.0.0.0/8 is written", s)
 	case network != network.Masked():
 		return network, fmt.Errorf("%q has bits behind its %d: write %q", s, network.Bits(), network.Masked())
 	}

@@ -46,6 +46,7 @@ type rawCluster struct {
 	AllowAuthentication *hcl.Attribute `hcl:"allow_authentication,optional"`
 	SecretsFile         *hcl.Attribute `hcl:"secrets_file,optional"`
 	MockKeyFile         *hcl.Attribute `hcl:"mock_key_file,optional"`
+	NameClients         *hcl.Attribute `hcl:"client_address_in_application_name,optional"`
 
 	Monitor    *rawMonitor    `hcl:"monitor,block"`
 	BackendTLS *rawBackendTLS `hcl:"backend_tls,block"`
@@ -75,6 +76,8 @@ type rawBackend struct {
 	Def       hcl.Range      `hcl:",def_range"`
 	Address   *hcl.Attribute `hcl:"address,optional"`
 	Weight    *hcl.Attribute `hcl:"weight,optional"`
+
+	SendProxyProtocol *hcl.Attribute `hcl:"send_proxy_protocol,optional"`
 }
 
 type rawRoute struct {

@@ -124,6 +124,10 @@ func TestEveryKeyIsConverted(t *testing.T) {
 			TLS: backends.TLSVerifyFull, ServerName: "db.example.com", Weight: weight,
 		}
 	}
+	announced := func(t backends.Target) backends.Target {
+		t.SendProxyProtocol = true
+		return t
+	}
 	want := &config{
 		StateDir:     "testdata/config/state",
 		DrainTimeout: time.Minute,
@@ -144,7 +148,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Cluster: "main",
 					Targets: []backends.Target{
 						verified("db1", "db1.example.com:5432", 3),
-						verified("db2", "[2001:db8::2]:5433", 1),
+						announced(verified("db2", "[2001:db8::2]:5433", 1)),
 						verified("db3", "[2001:db8::3]:5432", 1),
 						{Cluster: "main", Name: "db4", Network: "unix", Address: "/var/run/postgresql/.s.PGSQL.5433", Weight: 1},
 					},
@@ -154,6 +158,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				},
 				Allow:            proxy.MethodSCRAM | proxy.MethodMD5 | proxy.MethodPassword | proxy.MethodOAuth | proxy.MethodGSS,
 				AllowMonitorUser: true,
+				NameClients:      true,
 			},
 			{
 				Monitor: backends.MonitorConfig{

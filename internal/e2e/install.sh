@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what the tests need: PostgreSQL and psql, a C compiler for the race detector, and by npm the server of another
-# version with its libpq, and node-postgres. It says what it installs.
+# version with its libpq, and node-postgres, and the peers of the benchmark. It says what it installs.
 set -eu
 cd "$(dirname "$0")"
 ../pgcluster/install.sh
+../bench/install.sh # HAProxy, to stand in front
 missing=""
 command -v npm >/dev/null 2>&1 || missing="nodejs npm"
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo

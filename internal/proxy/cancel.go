@@ -78,15 +78,15 @@ func (s *Server) cancel(ctx context.Context, client *tlsfront.Client) {
 	}
 	ctx, done := context.WithDeadline(ctx, client.Deadline)
 	defer done()
-	if err := passCancel(ctx, target, client.Opening.Cancel); err != nil {
+	if err := passCancel(ctx, target, client.Opening.Cancel, originOf(client)); err != nil {
 		log.Warn("cancel request failed", "backend", target.Name, "err", err)
 		return
 	}
 	log.LogAttrs(ctx, slog.LevelDebug, "query cancelled", slog.String("backend", target.Name))
 }
 
-func passCancel(ctx context.Context, target backends.Target, c wire.Cancel) error {
-	conn, err := backends.Dial(ctx, target)
+func passCancel(ctx context.Context, target backends.Target, c wire.Cancel, origin backends.Origin) error {
+	conn, err := backends.Dial(ctx, target, origin)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (s *session) attempt(ctx context.Context, target backends.Target, left int)
 	}
 	dialCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	conn, err := backends.Dial(dialCtx, target)
+	conn, err := backends.Dial(dialCtx, target, originOf(s.client))
 	if err != nil {
 		return serverLeg{}, wire.Message{}, err
 	}

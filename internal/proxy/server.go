@@ -37,6 +37,8 @@ type ClusterConfig struct {
 	Passthrough *Passthrough `json:"-"`
 	// AllowMonitorUser lets clients log in as the monitor's role, which is refused otherwise.
 	AllowMonitorUser bool
+	// NameClients adds the client's address to the application_name that its server sees.
+	NameClients bool
 }
 
 // cluster is a cluster at work.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -274,7 +275,7 @@ func (s *session) place() error {
 	s.request.Replication = replication
 	s.decision = s.server.decide(s.request)
 	s.cluster = s.server.clusters[s.decision.Cluster]
-	if s.cluster != nil && !s.cluster.AllowMonitorUser && clipName(s.request.User) == s.cluster.Monitor.Credentials.User {
+	if s.cluster != nil && !s.cluster.AllowMonitorUser && clip(s.request.User, maxName) == s.cluster.Monitor.Credentials.User {
 		return errMonitorUser(s.request.User)
 	}
 	if s.decision.Verdict != policy.Serve {
@@ -283,17 +284,37 @@ func (s *session) place() error {
 	return nil
 }
 
-// clipName cuts a name as servers do that get a longer one than they can know (NAMEDATALEN in src/include/pg_config_manual.h).
-func clipName(name string) string {
-	const most = 63
-	return name[:min(len(name), most)]
-}
+// maxName is the longest name that servers know; they cut longer ones (NAMEDATALEN in src/include/pg_config_manual.h).
+const maxName = 63
 
-// startup is the packet that the server is to see: the client's own, with no more than the database changed.
+// clip cuts a name to at most n bytes.
+func clip(name string, n int) string { return name[:min(len(name), max(n, 0))] }
+
+// startup is the packet that the server is to see: the client's own, with no more than the database changed, and
+// application_name where the cluster wants the client's address there.
 func (s *session) startup() wire.Startup {
 	startup := s.client.Opening.Startup
-	if startup.Database() == s.decision.Database {
-		return startup
+	if startup.Database() != s.decision.Database {
+		startup = startup.With("database", s.decision.Database)
 	}
-	return startup.WithDatabase(s.decision.Database)
+	if s.cluster.NameClients && !s.request.Replication { // whose name may stand in synchronous_standby_names
+		name, _ := startup.Get("application_name")
+		startup = startup.With("application_name", nameClient(name, s.client.Address))
+	}
+	return startup
+}
+
+// originOf returns on whose behalf servers are dialled for a client.
+func originOf(client *tlsfront.Client) backends.Origin {
+	return backends.Origin{Source: client.Address, Destination: client.Destination}
+}
+
+// nameClient adds the client's address to its application_name. It shortens the name where the server would cut the address.
+func nameClient(name string, address net.Addr) string {
+	where := "local"
+	if address.Network() != "unix" {
+		where = address.String()
+	}
+	suffix := " (" + where + ")"
+	return strings.TrimLeft(clip(name, maxName-len(suffix))+suffix, " ")
 }

@@ -28,6 +28,8 @@ cluster "main" {
   authentication       = "relay"
   allow_authentication = ["scram-sha-256", "md5", "password", "oauth", "gss"]
 
+  client_address_in_application_name = true
+
   monitor {
     user            = "watcher"
     password        = env("TEST_UNSET_VARIABLE", "fallback")
@@ -41,7 +43,10 @@ cluster "main" {
     address = "db1.example.com"
     weight  = 3
   }
-  backend "db2" { address = "[2001:db8::2]:5433" }
+  backend "db2" {
+    address             = "[2001:db8::2]:5433"
+    send_proxy_protocol = true
+  }
   backend "db3" { address = "2001:db8::3" }
   backend "db4" { address = "/var/run/postgresql:5433" }
 }
