@@ -127,8 +127,8 @@ route {
 }
 route { role = "primary" }
 
-# Where the program tells how it is, over HTTP: /livez, and /readyz, /readyz/primary and /readyz/replica, which are 200 while
-# every cluster has such a server. Loopback addresses and unix sockets only. Without the block there is none.
+# Where the program tells how it is, over HTTP: /metrics for Prometheus, /livez, and /readyz, /readyz/primary and
+# /readyz/replica, which are 200 while every cluster has such a server. Loopback addresses and unix sockets only. Without the block there is none.
 # admin {
 #   address = "127.0.0.1:7433"
 #   pprof   = false # true adds Go's profiles under /debug/pprof/

@@ -37,6 +37,9 @@ type MonitorConfig struct {
 	FreshLogin time.Duration
 	// Logger gets one line for each change of a server's role or status; nil is silent.
 	Logger *slog.Logger
+	// OnProbe, where it is not nil, is called after each question to a server, with whether it was answered and the time
+	// that took, a login included where one was due. It must return at once, and may be called for several servers at a time.
+	OnProbe func(backend string, answered bool, took time.Duration) `json:"-"`
 }
 
 // Monitor watches the servers of one cluster. All its methods may be called from anywhere at any time; Run once.

@@ -50,6 +50,15 @@ var statusNames = [...]string{
 	Foreign: "foreign",
 }
 
+// Statuses returns all statuses there are.
+func Statuses() []Status {
+	all := make([]Status, len(statusNames))
+	for i := range all {
+		all[i] = Status(i)
+	}
+	return all
+}
+
 // String returns the status in the words of logs and pages.
 func (s Status) String() string {
 	if int(s) < len(statusNames) {

@@ -42,6 +42,9 @@ func (w *watcher) watch(ctx context.Context, report func(observation)) {
 		if ctx.Err() != nil { // what it was interrupted in says nothing
 			return
 		}
+		if w.config.OnProbe != nil {
+			w.config.OnProbe(w.record.target.Name, o.reading != nil, time.Since(began))
+		}
 		w.record = w.record.fold(o, time.Now())
 		report(w.record.observation)
 		w.rest(ctx, began)

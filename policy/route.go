@@ -31,6 +31,29 @@ type Route struct {
 	Replication bool
 }
 
+// String names the route by what it takes, for logs and metrics: "*_replica", "app user=bob", "* replication".
+func (r *Route) String() string {
+	name := "*"
+	switch {
+	case r.Database != "":
+		name = r.Database
+	case r.DatabasePattern != "":
+		name = r.DatabasePattern
+	case r.DatabaseSuffix != "":
+		name = "*" + r.DatabaseSuffix
+	}
+	if r.User != "" {
+		name += " user=" + r.User
+	}
+	if r.ServerName != "" {
+		name += " sni=" + r.ServerName
+	}
+	if r.Replication {
+		name += " replication"
+	}
+	return name
+}
+
 // exact reports whether r names its database in full. Such routes are looked at first, so that a real database whose
 // name ends in a suffix stays reachable however the file orders them.
 func (r *Route) exact() bool { return r.Database != "" }

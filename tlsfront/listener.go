@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -30,6 +29,9 @@ type Config struct {
 	LoginTimeout time.Duration
 	// Logger gets one line for each connection that ended before it was a client; nil is silent.
 	Logger *slog.Logger
+	// Observe, where it is not nil, is told of each connection once its opening is over. It must return at once, and may be
+	// called for several connections at a time.
+	Observe func(Negotiation)
 }
 
 const defaultLoginTimeout = 15 * time.Second
@@ -101,7 +103,8 @@ func temporary(err error) bool {
 
 // serveConn turns one connection into a client and hands it over.
 func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
-	deadline := time.Now().Add(c.loginTimeout())
+	began := time.Now()
+	deadline := began.Add(c.loginTimeout())
 	sock, err := socket.New(conn)
 	if err != nil {
 		c.logger().Debug("connection dropped", "client", conn.RemoteAddr().String(), "err", err)
@@ -116,6 +119,7 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 	if !stop() {
 		err = net.ErrClosed // by us
 	}
+	n.observe(began, client, err)
 	if err != nil {
 		n.logEnd(err)
 		_ = n.refuse(err)
@@ -128,7 +132,7 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 // checks and port scanners do.
 func (n *negotiation) logEnd(err error) {
 	level := slog.LevelWarn
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
+	if left(err) {
 		level = slog.LevelDebug
 	}
 	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.

@@ -29,17 +29,18 @@ var allowed = map[string]struct {
 	"internal/relay":      {[]string{"wire", "internal/socket"}, "it must not know why a session exists or ends"},
 	"tlsfront":            {[]string{"wire", "internal/socket"}, "receiving clients is apart from serving them"},
 	"backends":            {[]string{"wire", "policy", "internal/scram", "internal/socket"}, "servers are watched the same whoever the clients are"},
+	"internal/metrics":    {[]string{"backends", "policy"}, "it counts what the others tell it, and asks them nothing"},
 	"internal/pgcluster":  {nil, "throwaway servers are no part of the proxy: the demo and the tests use them"},
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
 	"internal/proxy": {
-		[]string{"tlsfront", "backends", "policy", "wire", "internal/relay", "internal/scram", "internal/socket"},
+		[]string{"tlsfront", "backends", "policy", "wire", "internal/metrics", "internal/relay", "internal/scram", "internal/socket"},
 		"the assembly knows every part, but not the command line, signals or HCL",
 	},
 	"internal/bench": {[]string{"internal/pgcluster"}, "it measures the built program from outside"},
 	"internal/admin": {[]string{"backends", "policy"}, "it tells what is known, and must not be able to do anything"},
 	"cmd/pgreplicaproxy": {
-		[]string{"internal/admin", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
+		[]string{"internal/admin", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
 		"the edge puts the parts together and does nothing on the wire itself",
 	},
 }
@@ -51,6 +52,7 @@ var external = map[string][]string{
 	"backends":           {"github.com/jackc/pgx/v5/pgconn", "github.com/pires/go-proxyproto"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},
+	"internal/metrics":   {"github.com/prometheus/client_golang/prometheus"},
 	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn"},
 	"internal/pgcluster": {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sync", "golang.org/x/sys/unix"},
 	"cmd/pgreplicaproxy": {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/admin"
+	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
@@ -58,6 +60,7 @@ type service struct {
 	cfg          *config
 	log          *slog.Logger
 	server       *proxy.Server
+	metrics      *metrics.Metrics
 	certificates certificateSource
 	secrets      []*backends.SecretsFile // to be read again at SIGHUP
 	listeners    []net.Listener
@@ -74,7 +77,10 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 	if err != nil {
 		return err
 	}
-	s := &service{cfg: cfg, log: log, certificates: certificates, hangups: make(chan os.Signal, 1)}
+	s := &service{
+		cfg: cfg, log: log, certificates: certificates, hangups: make(chan os.Signal, 1),
+		metrics: metrics.New(buildVersion(), runtime.Version()),
+	}
 	signal.Notify(s.hangups, syscall.SIGHUP) // before anybody can know that it runs
 	defer signal.Stop(s.hangups)
 	clusters, err := s.clusters()
@@ -82,8 +88,9 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 		return err
 	}
 	s.server = proxy.New(proxy.Config{
-		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Logger: log,
+		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: s.metrics,
 	})
+	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins})
 	if err := s.listen(); err != nil {
 		return err
 	}
@@ -177,7 +184,9 @@ func (s *service) run(stop stops, started func(*service)) error {
 
 // serveAdmin serves the admin listener. Without it sessions go on.
 func (s *service) serveAdmin(ctx context.Context) {
-	handler := admin.Handler(admin.Config{Snapshots: s.server.Snapshots, Profiles: s.cfg.Pprof})
+	handler := admin.Handler(admin.Config{
+		Snapshots: s.server.Snapshots, Metrics: s.metrics.Handler(s.server.Count), Profiles: s.cfg.Pprof,
+	})
 	s.log.Info("admin listening", "address", s.admin.Addr().String())
 	if err := admin.Serve(ctx, s.admin, handler); err != nil {
 		s.log.Error("admin listener broken", "err", err)
@@ -203,6 +212,9 @@ func (s *service) accept(ctx context.Context, i int) error {
 		PlaintextAllowed: l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
 		LoginTimeout: s.cfg.LoginTimeout,
 		Logger:       s.log,
+		Observe: func(n tlsfront.Negotiation) {
+			s.metrics.Handshake(string(n.Outcome), tlsfront.TLSName(n.TLS), n.Took)
+		},
 	}
 	s.log.Info("listening", "address", ln.Addr().String())
 	return front.Serve(ctx, ln, s.server.ServeClient)

@@ -22,6 +22,8 @@ import (
 type Config struct {
 	// Snapshots returns what is known of each cluster's servers, by the cluster's name.
 	Snapshots func() map[string]*backends.Snapshot
+	// Metrics serves /metrics; nil is none.
+	Metrics http.Handler
 	// Profiles serves net/http/pprof under /debug/pprof/.
 	Profiles bool
 }
@@ -32,6 +34,7 @@ type Config struct {
 //	/readyz          200 while every cluster has a server that takes sessions
 //	/readyz/primary  200 while every cluster has a primary
 //	/readyz/replica  200 while every cluster has a replica
+//	/metrics         the program's metrics, for Prometheus
 //	/debug/pprof/    Go's profiles, with Config.Profiles
 //
 // A page that is not ready is 503. Its text names each cluster and server with its role, and why it has none.
@@ -42,6 +45,9 @@ func Handler(c Config) http.Handler {
 		"GET /readyz": policy.TargetAny, "GET /readyz/primary": policy.TargetPrimary, "GET /readyz/replica": policy.TargetReplica,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { c.ready(w, target) })
+	}
+	if c.Metrics != nil {
+		mux.Handle("GET /metrics", c.Metrics)
 	}
 	if c.Profiles {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -73,15 +73,18 @@ func (s *Server) cancel(ctx context.Context, client *tlsfront.Client) {
 	log := s.log.With("client", client.Address.String())
 	target, ok := s.cancels.find(client.Opening.Cancel)
 	if !ok {
+		s.metrics.Cancelled("unknown")
 		log.Debug("cancel request matches no session")
 		return
 	}
 	ctx, done := context.WithDeadline(ctx, client.Deadline)
 	defer done()
 	if err := passCancel(ctx, target, client.Opening.Cancel, originOf(client)); err != nil {
+		s.metrics.Cancelled("failed")
 		log.Warn("cancel request failed", "backend", target.Name, "err", err)
 		return
 	}
+	s.metrics.Cancelled("passed")
 	log.LogAttrs(ctx, slog.LevelDebug, "query cancelled", slog.String("backend", target.Name))
 }
 

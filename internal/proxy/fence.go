@@ -53,10 +53,10 @@ func (s *session) fence(st backends.State, drainTimeout time.Duration) {
 	case f == stay, f == drain && ending != nil:
 	case f == drain:
 		s.end(relay.Ending{
-			Error: errFenced(st, s.decision.Target), Idle: true, Deadline: time.Now().Add(drainTimeout),
+			Error: errFenced(st, s.decision.Target), Why: "drained", Idle: true, Deadline: time.Now().Add(drainTimeout),
 		})
 	default:
-		s.end(relay.Ending{Error: errFenced(st, s.decision.Target)})
+		s.end(relay.Ending{Error: errFenced(st, s.decision.Target), Why: "fenced"})
 	}
 }
 

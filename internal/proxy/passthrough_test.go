@@ -122,7 +122,7 @@ func TestKeepCandidates(t *testing.T) {
 	}
 	p = s.login("b", "c", "d")
 	p.secret = *old
-	if told := forClient(p.keepCandidates(context.Background())); told != errSecretChanged {
+	if told := forClient(p.keepCandidates(context.Background())); !errors.Is(errSecretChanged, told) {
 		t.Errorf("client is told %+v, want %+v", told, errSecretChanged)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/replicon/pgreplicaproxy/wire"
 )
 
-// Everything a client may read of an error is in this file. Other errors stay in the log, and the client gets
-// errInternal.
+// Everything a client may read of an error is in this file, each refusal with its [Reason]. Other errors stay in the log,
+// and the client gets errInternal.
 
 var (
 	errShutdown = &wire.ErrorResponse{
@@ -23,57 +23,57 @@ var (
 		Message: "the proxy could not serve the session",
 		Hint:    "The log of pgreplicaproxy says why.",
 	}
-	errNoUser = &wire.ErrorResponse{
+	errNoUser = refuse(ReasonProtocol, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: "no PostgreSQL user name specified in startup packet",
-	}
-	errNoAnswer = &wire.ErrorResponse{
+	})
+	errNoAnswer = refuse(ReasonProtocol, &wire.ErrorResponse{
 		Code:    wire.ProtocolViolation,
 		Message: "expected a password message",
-	}
-	errTimeout = &wire.ErrorResponse{
+	})
+	errTimeout = refuse(ReasonTimeout, &wire.ErrorResponse{
 		Code:    wire.CannotConnectNow,
 		Message: "login took too long",
 		Hint:    "Retry; login_timeout in the proxy's configuration bounds a login.",
-	}
+	})
 )
 
-var errSecretChanged = &wire.ErrorResponse{
+var errSecretChanged = refuse(ReasonSecret, &wire.ErrorResponse{
 	Code:    wire.CannotConnectNow,
 	Message: "the role's password was changed a moment ago",
 	Hint:    "Retry.",
-}
+})
 
 func errNoSecret(cluster string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonSecret, &wire.ErrorResponse{
 		Code:    wire.CannotConnectNow,
 		Message: fmt.Sprintf("no server of cluster %q could be asked for the role's secret", cluster),
 		Hint:    "Retry in a few seconds; the log of pgreplicaproxy says why.",
-	}
+	})
 }
 
 func errNotSCRAM(backend string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonMethod, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("server %q does not ask for SCRAM authentication", backend),
 		Hint:    "Let pg_hba.conf on the server ask for scram-sha-256 for the proxy's address.",
-	}
+	})
 }
 
 // clientScramError is PostgreSQL's own answer to a client whose part in a SCRAM exchange was wrong.
 func clientScramError(err error, user string) error {
-	var answer *wire.ErrorResponse
+	var answer error
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, scram.ErrProof):
-		answer = &wire.ErrorResponse{
+		answer = refuse(ReasonPassword, &wire.ErrorResponse{
 			Code: wire.InvalidPassword, Message: `password authentication failed for user "` + user + `"`, // to the letter
-		}
+		})
 	case errors.Is(err, scram.ErrNegotiation), errors.Is(err, scram.ErrChannelBinding):
-		answer = &wire.ErrorResponse{Code: wire.InvalidAuthorizationSpecification, Message: err.Error()}
+		answer = refuse(ReasonProtocol, &wire.ErrorResponse{Code: wire.InvalidAuthorizationSpecification, Message: err.Error()})
 	case errors.Is(err, scram.ErrProtocol):
-		answer = &wire.ErrorResponse{Code: wire.ProtocolViolation, Message: err.Error()}
+		answer = refuse(ReasonProtocol, &wire.ErrorResponse{Code: wire.ProtocolViolation, Message: err.Error()})
 	default:
 		return err
 	}
@@ -81,90 +81,90 @@ func clientScramError(err error, user string) error {
 }
 
 func errMonitorUser(user string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonMonitorUser, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("role %q is the proxy's own monitor and cannot log in through it", user),
 		Hint:    "Connect as another role, or set allow_as_client in the monitor block of the proxy's configuration.",
-	}
+	})
 }
 
 func errReplication(value string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonProtocol, &wire.ErrorResponse{
 		Code:    wire.InvalidParameterValue,
 		Message: fmt.Sprintf("invalid value for parameter %q: %q", "replication", value),
 		Hint:    `Valid values are: "false", 0, "true", 1, "database".`,
-	}
+	})
 }
 
 // errUndecided turns a decision that serves nobody into what the client is told.
 func errUndecided(d policy.Decision, q policy.Request) error {
 	switch {
 	case d.Verdict == policy.Unavailable:
-		return &wire.ErrorResponse{
+		return refuse(ReasonNoServer, &wire.ErrorResponse{
 			Code: wire.CannotConnectNow, Message: d.Reason, Hint: "Retry in a few seconds.",
-		}
+		})
 	case q.Replication:
-		return &wire.ErrorResponse{
+		return refuse(ReasonNoRoute, &wire.ErrorResponse{
 			Code: wire.InvalidAuthorizationSpecification, Message: d.Reason,
 			Hint: "A route block with replication = true in the proxy's configuration would allow it.",
-		}
+		})
 	default:
-		return &wire.ErrorResponse{
+		return refuse(ReasonNoRoute, &wire.ErrorResponse{
 			Code: wire.InvalidCatalogName, Message: d.Reason,
 			Hint: "The route blocks of the proxy's configuration say which databases it serves.",
-		}
+		})
 	}
 }
 
 func errUnreachable(d policy.Decision) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonUnreachable, &wire.ErrorResponse{
 		Code:    wire.CannotConnectNow,
 		Message: fmt.Sprintf("no %s of cluster %q could be reached", d.Target.Noun(), d.Cluster),
 		Detail:  fmt.Sprintf("Tried: %v.", d.Backends),
 		Hint:    "Retry in a few seconds; the log of pgreplicaproxy says why.",
-	}
+	})
 }
 
 func errMethod(backend, cluster, method string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonMethod, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("server %q asks for %s authentication, which cluster %q does not allow", backend, method, cluster),
 		Hint:    "Let pg_hba.conf on the server ask for scram-sha-256, or add the method to allow_authentication.",
-	}
+	})
 }
 
 func errInsecure(backend, method string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonMethod, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("server %q asks for %s authentication over a connection that does not protect it", backend, method),
 		Hint:    `It needs backend_tls with mode = "verify-full", or a unix socket to the server.`,
-	}
+	})
 }
 
 func errTrusted(backend, cluster, user string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonMethod, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("server %q asks no authentication of user %q, which cluster %q does not allow", backend, user, cluster),
 		Hint:    "pg_hba.conf on the server trusts the proxy's address: use scram-sha-256 there.",
-	}
+	})
 }
 
 func errChannelBinding(backend string) error {
-	return &wire.ErrorResponse{
+	return refuse(ReasonChannelBinding, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
 		Message: fmt.Sprintf("SCRAM channel binding cannot reach server %q through the proxy", backend),
 		Detail:  "What the client says of it holds for its own connection, and the server's has another certificate.",
 		Hint: `Set authentication = "scram_passthrough" for the cluster, or give the server and the proxy the same certificate, ` +
 			"or connect with channel_binding=disable.",
-	}
+	})
 }
 
-func errWrongRole(backend string, d policy.Decision) *wire.ErrorResponse {
-	return &wire.ErrorResponse{
+func errWrongRole(backend string, d policy.Decision) error {
+	return refuse(ReasonRole, &wire.ErrorResponse{
 		Code:    wire.AdminShutdown,
 		Message: fmt.Sprintf("server %q is no longer a %s", backend, d.Target.Noun()),
 		Hint:    "Reconnect to reach the right server.",
-	}
+	})
 }
 
 func errFenced(st backends.State, target policy.Target) *wire.ErrorResponse {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -25,6 +26,8 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Logger gets one line for each session at its end, and one for each change of a server; nil is silent.
 	Logger *slog.Logger
+	// Metrics counts what happens; nil counts nothing.
+	Metrics *metrics.Metrics `json:"-"`
 }
 
 // ClusterConfig is one cluster as an operator describes it.
@@ -54,6 +57,7 @@ type Server struct {
 	clusters     map[string]*cluster
 	drainTimeout time.Duration
 	log          *slog.Logger
+	metrics      *metrics.Metrics
 
 	relays  relay.Engine
 	cancels cancelTable
@@ -72,6 +76,7 @@ func New(cfg Config) *Server {
 		clusters:     make(map[string]*cluster),
 		drainTimeout: cfg.DrainTimeout,
 		log:          cfg.Logger,
+		metrics:      cfg.Metrics,
 		sessions:     make(map[*session]struct{}),
 		empty:        make(chan struct{}),
 	}
@@ -80,6 +85,9 @@ func New(cfg Config) *Server {
 	}
 	for _, cc := range cfg.Clusters {
 		cc.Monitor.Logger = s.log
+		cc.Monitor.OnProbe = func(backend string, answered bool, took time.Duration) {
+			s.metrics.Probed(cc.Monitor.Cluster, backend, answered, took)
+		}
 		c := &cluster{
 			ClusterConfig: cc,
 			monitor:       backends.NewMonitor(cc.Monitor),
@@ -170,7 +178,7 @@ func (s *Server) Drain(ctx context.Context) {
 	if s.wait(ctx.Done()) {
 		return
 	}
-	ending := &relay.Ending{Error: errShutdown}
+	ending := &relay.Ending{Error: errShutdown, Why: "shutdown"}
 	s.mu.Lock()
 	s.draining = ending
 	sessions := s.snapshotSessions()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -28,6 +29,7 @@ type session struct {
 
 	request  policy.Request
 	decision policy.Decision
+	route    string // of decision, for the metrics
 	cluster  *cluster
 
 	forget func() // removes the cancel key
@@ -39,6 +41,10 @@ type session struct {
 	begun  bool            // the client hears the server on leg, so no other can take over
 	relay  *relay.Relay    // nil before the login is complete
 	ending *relay.Ending
+
+	counters *metrics.Session // nil before the login is complete
+	counted  relay.Stats      // what the counters have of it
+	over     bool             // and they have all of it
 }
 
 func newSession(s *Server, client *tlsfront.Client) *session {
@@ -51,7 +57,7 @@ func newSession(s *Server, client *tlsfront.Client) *session {
 // run logs the session in and starts its relay; it does not wait for the session's end.
 func (s *session) run(ctx context.Context) {
 	s.server.add(s)
-	s.stop = context.AfterFunc(ctx, func() { s.end(relay.Ending{Error: errShutdown}) })
+	s.stop = context.AfterFunc(ctx, func() { s.end(relay.Ending{Error: errShutdown, Why: "shutdown"}) })
 	ready, err := s.login(ctx)
 	if err != nil {
 		s.fail(err)
@@ -76,6 +82,7 @@ func (s *session) startRelay(ready pending) (err error) {
 	if err != nil {
 		return err
 	}
+	s.opened()
 	s.client, s.decision.Backends = nil, nil // what only the login needed: a session may stay for days
 	if s.ending != nil {
 		s.relay.End(*s.ending)
@@ -164,7 +171,7 @@ func (s *session) fail(err error) {
 		_ = s.leg.Close()
 	}
 	if s.ending != nil && s.ending.Error != nil {
-		err = s.ending.Error
+		err = refuse(ReasonEnded, s.ending.Error)
 	}
 	s.mu.Unlock()
 	var passed *serverError
@@ -184,6 +191,7 @@ func (s *session) fail(err error) {
 			s.linger()
 		}
 	}
+	s.server.metrics.Refused(s.decision.Cluster, string(reasonOf(err)))
 	s.leave()
 	_ = s.client.Conn.Close()
 }
@@ -211,6 +219,7 @@ func (s *session) ended(r relay.Result) {
 		attrs = append(attrs, "err", r.Err)
 	}
 	s.log(level, "session closed", attrs...)
+	s.closed(r)
 	s.leave()
 }
 
@@ -274,6 +283,9 @@ func (s *session) place() error {
 	}
 	s.request.Replication = replication
 	s.decision = s.server.decide(s.request)
+	if s.decision.Route >= 0 {
+		s.route = s.server.routes.Routes[s.decision.Route].String()
+	}
 	s.cluster = s.server.clusters[s.decision.Cluster]
 	if s.cluster != nil && !s.cluster.AllowMonitorUser && clip(s.request.User, maxName) == s.cluster.Monitor.Credentials.User {
 		return errMonitorUser(s.request.User)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/wire"
@@ -51,6 +52,9 @@ var causeNames = [...]string{
 // String returns the cause in words fit for a log.
 func (c Cause) String() string { return causeNames[c] }
 
+// Word returns the cause in one word, fit for the label of a metric: "client_closed".
+func (c Cause) Word() string { return strings.ReplaceAll(c.String(), " ", "_") }
+
 // Result is how a session ended.
 type Result struct {
 	Cause Cause
@@ -70,6 +74,8 @@ type Stats struct {
 type Ending struct {
 	// Error is what the client is told. It must not be changed afterwards.
 	Error *wire.ErrorResponse
+	// Why is the caller's word for its reason, from a closed list. The relay does not look at it.
+	Why string
 	// Idle waits for the session to be idle: outside a transaction, with no request unanswered. At Deadline, where it is
 	// set, the session ends all the same.
 	Idle     bool

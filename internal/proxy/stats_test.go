@@ -1,0 +1,61 @@
+package proxy
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"testing"
+
+	"github.com/replicon/pgreplicaproxy/internal/scram"
+	"github.com/replicon/pgreplicaproxy/policy"
+)
+
+func TestReasonOf(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want Reason
+	}{
+		{io.ErrShortWrite, ReasonInternal},
+		{clientError(io.EOF), ReasonClientGone},
+		{errors.Join(errTimeout, errUnreachable(policy.Decision{})), ReasonTimeout},
+		{errors.Join(errUnreachable(policy.Decision{}), errWrongRole("db1", policy.Decision{})), ReasonUnreachable},
+		{clientScramError(scram.ErrProof, "bob"), ReasonPassword},
+		{&serverError{sqlState: "28P01"}, ReasonPassword},
+		{&serverError{sqlState: "53300"}, ReasonServer},
+		{errUndecided(policy.Decision{Verdict: policy.Unavailable}, policy.Request{}), ReasonNoServer},
+		{errUndecided(policy.Decision{}, policy.Request{}), ReasonNoRoute},
+		{refuse(ReasonEnded, errShutdown), ReasonEnded},
+	} {
+		if got := reasonOf(tc.err); got != tc.want {
+			t.Errorf("%v: got %q, want %q", tc.err, got, tc.want)
+		}
+	}
+}
+
+// Whatever a client may read has a reason, except what ends sessions that were logged in.
+func TestRefusalsHaveReasons(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "refusal.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	responses, reasons := 0, 0
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CompositeLit:
+			if s, ok := n.Type.(*ast.SelectorExpr); ok && s.Sel.Name == "ErrorResponse" {
+				responses++
+			}
+		case *ast.CallExpr:
+			if id, ok := n.Fun.(*ast.Ident); ok && id.Name == "refuse" {
+				reasons++
+			}
+		}
+		return true
+	})
+	const without = 3 // errShutdown, errFenced, errInternal
+	if responses != reasons+without {
+		t.Errorf("%d answers to clients, %d with a reason, want all but %d", responses, reasons, without)
+	}
+}
