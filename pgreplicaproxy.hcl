@@ -56,8 +56,10 @@ cluster "main" {
   # With "scram_passthrough": a file of lines "role" "SCRAM-SHA-256$..." where nobody may read the servers' secrets, and
   # the key, 32 random bytes, of answers for unknown roles, the same on every proxy of the cluster. It is kept in
   # state_dir if left out.
-  # secrets_file  = "secrets.txt"
-  # mock_key_file = "mock.key"
+  # Superusers log in only with allow_superusers, which changes what `pgreplicaproxy sql` prints too.
+  # secrets_file     = "secrets.txt"
+  # mock_key_file    = "mock.key"
+  # allow_superusers = false
 
   # What a server may ask of a client. Beside SCRAM: "md5", "password" and "oauth" (both only over verify-full TLS or
   # unix sockets), "gss", "trust" (the server asks nothing).

@@ -16,7 +16,7 @@ import (
 // RoleSecret is what a server has on file for a role.
 type RoleSecret struct {
 	// Secret is nil for a role that cannot log in with SCRAM: unknown, without a password or with another kind of one,
-	// expired, not allowed to log in, or a superuser.
+	// expired, not allowed to log in, or a superuser where those are not allowed.
 	Secret *scram.Secret
 	// Iterations is what the server would give a new secret (scram_iterations), for an answer to roles without one.
 	Iterations int
@@ -29,14 +29,15 @@ type Secrets struct {
 	readers map[string]*secretReader
 }
 
-// NewSecrets returns the store of a cluster. It connects when it is first asked.
-func NewSecrets(config MonitorConfig) *Secrets {
+// NewSecrets returns the store of a cluster. It connects when it is first asked. Superusers have a secret only if they are
+// allowed here, and by the function on the server.
+func NewSecrets(config MonitorConfig, superusers bool) *Secrets {
 	s := &Secrets{readers: make(map[string]*secretReader)}
 	timeout := orDefault(config.Timeout, DefaultTimeout)
 	credentials := config.Credentials
 	for _, t := range config.Targets {
 		s.readers[t.Name] = &secretReader{
-			timeout: timeout, turn: make(chan struct{}, 1), cache: make(map[string]cachedSecret),
+			timeout: timeout, superusers: superusers, turn: make(chan struct{}, 1), cache: make(map[string]cachedSecret),
 			logIn: func(ctx context.Context) (*session, error) { return logIn(ctx, t, credentials, timeout) },
 		}
 	}
@@ -88,6 +89,8 @@ type cachedSecret struct {
 type secretReader struct {
 	logIn   func(context.Context) (*session, error)
 	timeout time.Duration // of one question, a login and the wait for the turn included
+	// superusers says that they may have a secret.
+	superusers bool
 	// turn is held by whoever uses the session.
 	turn    chan struct{}
 	session *session
@@ -116,8 +119,16 @@ func (r *secretReader) remember(role string, found RoleSecret, at time.Time) {
 	r.cache[role] = cachedSecret{found, at}
 }
 
-// secretQuery calls the function that `pgreplicaproxy sql` prints.
-const secretQuery = `SELECT pgreplicaproxy.scram_secret($1), pg_catalog.current_setting('scram_iterations', true)`
+// secretQuery calls the function that `pgreplicaproxy sql` prints, for superusers only if the second argument says so: the
+// function may have been made when the configuration allowed them.
+const secretQuery = `
+SELECT CASE WHEN $2::boolean OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1::text AND r.rolsuper)
+            THEN pgreplicaproxy.scram_secret($1::text) END,
+       pg_catalog.current_setting('scram_iterations', true)`
+
+func secretArguments(role string, superusers bool) [][]byte {
+	return [][]byte{[]byte(role), strconv.AppendBool(nil, superusers)}
+}
 
 // defaultIterations is what servers before 16 use, which have no scram_iterations.
 const defaultIterations = 4096
@@ -160,7 +171,7 @@ func (r *secretReader) read(ctx context.Context, role string, since time.Time) (
 // ask asks over the session. A name that the database's encoding does not have is that of no role.
 func (r *secretReader) ask(ctx context.Context, role string) (RoleSecret, error) {
 	const notInEncoding, noRole = "22021", ""
-	result := r.session.pg.ExecParams(ctx, secretQuery, [][]byte{[]byte(role)}, nil, nil, nil).Read()
+	result := r.session.pg.ExecParams(ctx, secretQuery, secretArguments(role, r.superusers), nil, nil, nil).Read()
 	var server *pgconn.PgError
 	switch {
 	case result.Err == nil:

@@ -35,12 +35,16 @@ func realSecrets(t *testing.T) (*Secrets, *pgcluster.Server) {
 	server := startCluster(t, pgcluster.Config{}).Server("db1")
 	do(t, server.Exec(within(t), "postgres", countingFunction))
 	do(t, server.Exec(within(t), "postgres", "CREATE ROLE app LOGIN PASSWORD '"+fileSecret+"'"))
-	s := NewSecrets(MonitorConfig{
-		Targets: []Target{over(server, TLSOff)}, Timeout: patience,
-		Credentials: Credentials{User: "monitor", Password: "s3cr3t", Database: "postgres"},
-	})
+	s := NewSecrets(secretsConfig(server), false)
 	t.Cleanup(s.Close)
 	return s, server
+}
+
+func secretsConfig(server *pgcluster.Server) MonitorConfig {
+	return MonitorConfig{
+		Targets: []Target{over(server, TLSOff)}, Timeout: patience,
+		Credentials: Credentials{User: "monitor", Password: "s3cr3t", Database: "postgres"},
+	}
 }
 
 // asked returns how often the server was asked.
@@ -127,6 +131,18 @@ func TestSecrets(t *testing.T) {
 		}
 	})
 
+	t.Run("superusers", func(t *testing.T) { // of a function that leaves none out
+		do(t, server.Exec(within(t), "postgres", "CREATE ROLE admin LOGIN SUPERUSER PASSWORD '"+fileSecret+"'"))
+		if got := found(t, s, "admin", 0); got.Secret != nil {
+			t.Error("a superuser has a secret, without leave")
+		}
+		allowed := NewSecrets(secretsConfig(server), true)
+		defer allowed.Close()
+		if got := found(t, allowed, "admin", 0); got.Secret == nil {
+			t.Error("a superuser who may log in has no secret")
+		}
+	})
+
 	t.Run("function missing", func(t *testing.T) {
 		for _, sql := range []string{
 			"REVOKE EXECUTE ON FUNCTION pgreplicaproxy.scram_secret(text) FROM monitor",
@@ -192,7 +208,7 @@ func TestSecretsOfSilentServer(t *testing.T) {
 	noLeaks(t)
 	server := newScripted(t)
 	server.mute = true
-	s := NewSecrets(MonitorConfig{Targets: []Target{server.Target}, Credentials: testCredentials, Timeout: 50 * time.Millisecond})
+	s := NewSecrets(MonitorConfig{Targets: []Target{server.Target}, Credentials: testCredentials, Timeout: 50 * time.Millisecond}, false)
 	defer s.Close()
 	_, err := s.Lookup(within(t), "db1", "app", time.Hour)
 	if err == nil || !strings.Contains(err.Error(), "no answer within 50ms") || errors.Is(err, context.DeadlineExceeded) {

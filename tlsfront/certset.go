@@ -71,6 +71,15 @@ func (f *CertificateFiles) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Cert
 	return candidates[0], nil
 }
 
+// Leaves returns the certificates now served, without their chains. They must not be changed.
+func (f *CertificateFiles) Leaves() []*x509.Certificate {
+	var leaves []*x509.Certificate
+	for _, pair := range f.current.Load().pairs {
+		leaves = append(leaves, pair.cert.Leaf)
+	}
+	return leaves
+}
+
 // Warnings tells what an operator should know about the certificates now served: expired or soon to expire, keys that
 // other users can read, signatures that break SCRAM channel binding. One sentence each, naming the file; nil is fine.
 func (f *CertificateFiles) Warnings() []string {

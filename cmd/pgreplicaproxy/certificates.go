@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -12,6 +14,7 @@ type certificateSource struct {
 	get      func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	reload   func() error
 	warnings func() []string
+	leaves   func() []*x509.Certificate // those that a server may have too
 }
 
 // openCertificates opens the certificate files of the configuration, or the local CA where it names none.
@@ -22,16 +25,25 @@ func openCertificates(cfg *config, log *slog.Logger) (certificateSource, error) 
 		if err != nil {
 			return source, err
 		}
-		source = certificateSource{files.GetCertificate, files.Reload, files.Warnings}
+		source = certificateSource{files.GetCertificate, files.Reload, files.Warnings, files.Leaves}
 	} else {
 		ca, err := openLocalCA(cfg)
 		if err != nil {
 			return source, err
 		}
-		source = certificateSource{ca.GetCertificate, func() error { return nil }, ca.Warnings}
+		source = certificateSource{ca.GetCertificate, func() error { return nil }, ca.Warnings, func() []*x509.Certificate { return nil }}
 	}
 	source.warn(log)
 	return source, nil
+}
+
+// leafHashes is proxy.Config.Leaves.
+func (c certificateSource) leafHashes() [][32]byte {
+	var hashes [][32]byte
+	for _, leaf := range c.leaves() {
+		hashes = append(hashes, sha256.Sum256(leaf.Raw))
+	}
+	return hashes
 }
 
 func (c certificateSource) warn(log *slog.Logger) {

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
+
+	"github.com/replicon/pgreplicaproxy/backends"
 )
 
 // usageError ends the program with exit code 2: the command line or the configuration is wrong. main prints its message
@@ -23,23 +29,59 @@ func notValid(path string, diags diagnostics) error {
 
 // newCheckCommand returns the command that reads the configuration as serve would and says what is wrong with it.
 func newCheckCommand(configPath *string) *cobra.Command {
-	return &cobra.Command{
+	var servers bool
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration",
 		Long: `Check the configuration and the files it refers to, without listening or connecting anywhere.
 
 All mistakes are told at once, each with its line and what to write instead. The exit code is 0 for a valid file,
-though there be warnings, and 2 for any other.`,
+though there be warnings, and 2 for any other.
+
+With --servers also log in to every server as the monitor will, and tell what is wrong with its access rules: a
+password that does not fit, trust for this address in pg_hba.conf, the function for SCRAM secrets missing. The exit code
+is 1 then if anything is.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, diags := loadConfig(*configPath)
 			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %v\n", *configPath, cfg)
-			return err
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %v\n", *configPath, cfg); err != nil || !servers {
+				return err
+			}
+			return checkServers(cmd.Context(), cmd.OutOrStdout(), cfg)
 		},
 	}
+	cmd.Flags().BoolVar(&servers, "servers", false, "also log in to every server and look at its access rules")
+	return cmd
+}
+
+// checkServers prints one line for each server that is fine, and one for each thing to mend.
+func checkServers(ctx context.Context, w io.Writer, cfg *config) error {
+	ignoreClientEnvironment()
+	wrong := 0
+	for _, cluster := range cfg.Clusters {
+		name := cluster.Monitor.Cluster
+		for _, target := range cluster.Monitor.Targets {
+			found := backends.Inspect(ctx, target, cluster.Monitor, cfg.secretScope(name) != noSecrets).Findings
+			if len(found) == 0 {
+				if _, err := fmt.Fprintf(w, "%s/%s: ok\n", name, target.Name); err != nil {
+					return err
+				}
+			}
+			for _, finding := range slices.Sorted(maps.Keys(found)) {
+				wrong++
+				if _, err := fmt.Fprintf(w, "%s/%s: %s: %s\n", name, target.Name, finding, found[finding]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%s to mend on the servers", count(wrong, "thing"))
+	}
+	return nil
 }
 
 // String sums the configuration up: "1 listener, 1 cluster, 3 servers, 2 routes".

@@ -67,6 +67,8 @@ type passthroughConfig struct {
 	SecretsFile string
 	// MockKeyFile holds the key of answers for unknown roles; empty is one that is kept in StateDir.
 	MockKeyFile string
+	// Superusers says that they may log in through the proxy. With SecretsFile they may if it lists them.
+	Superusers bool
 }
 
 // loadConfig reads the file at path, with the secrets, keys and certificates it refers to. The configuration is nil

@@ -36,6 +36,7 @@ func (c *converter) clusters(blocks []*rawCluster) ([]proxy.ClusterConfig, map[s
 			}
 			passthrough[raw.Name] = passthroughConfig{
 				SecretsFile: c.file(raw.SecretsFile), MockKeyFile: c.file(raw.MockKeyFile),
+				Superusers: c.boolean(raw.AllowSuperusers, false),
 			}
 		}
 	}
@@ -130,10 +131,13 @@ func (c *converter) authentication(raw *rawCluster, targets []backends.Target) s
 				`pgx do by default, can then log in only where the servers present the very certificate that this proxy presents; `+
 				`with another one they need channel_binding=disable.`)
 	}
-	for _, a := range []*hcl.Attribute{raw.SecretsFile, raw.MockKeyFile} {
+	for _, a := range []*hcl.Attribute{raw.SecretsFile, raw.MockKeyFile, raw.AllowSuperusers} {
 		if a != nil && mode != modePassthrough {
 			c.fail(a.NameRange, "Not used", `%s belongs to authentication = "scram_passthrough". Remove it, or write that.`, a.Name)
 		}
+	}
+	if a := raw.AllowSuperusers; a != nil && raw.SecretsFile != nil {
+		c.fail(a.NameRange, "Not used", "With secrets_file a superuser may log in if the file lists the role. Remove allow_superusers.")
 	}
 	if a := raw.AllowAuthentication; a != nil && mode == modePassthrough {
 		c.fail(a.NameRange, "Not used", `authentication = "scram_passthrough" speaks SCRAM with clients and with servers, and nothing `+

@@ -46,6 +46,7 @@ type rawCluster struct {
 	AllowAuthentication *hcl.Attribute `hcl:"allow_authentication,optional"`
 	SecretsFile         *hcl.Attribute `hcl:"secrets_file,optional"`
 	MockKeyFile         *hcl.Attribute `hcl:"mock_key_file,optional"`
+	AllowSuperusers     *hcl.Attribute `hcl:"allow_superusers,optional"`
 	NameClients         *hcl.Attribute `hcl:"client_address_in_application_name,optional"`
 
 	Monitor    *rawMonitor    `hcl:"monitor,block"`

@@ -173,7 +173,7 @@ func (d *demo) configure(ctx context.Context) (*config, error) {
 func (d *demo) makeMonitor(ctx context.Context, cfg *config, password string) error {
 	var sql strings.Builder
 	monitor := cfg.Clusters[0].Monitor
-	if err := writeSQL(&sql, monitor, false); err != nil {
+	if err := writeSQL(&sql, monitor, noSecrets); err != nil {
 		return err
 	}
 	fmt.Fprintf(&sql, "ALTER ROLE %s PASSWORD %s;\n", quoteIdentifier(monitor.Credentials.User), quoteLiteral(password))

@@ -36,8 +36,8 @@ func (s *service) clusters() ([]proxy.ClusterConfig, error) {
 // secretsOf sets where a cluster's secrets come from: the servers, or a file.
 func (s *service) secretsOf(c *proxy.ClusterConfig, p passthroughConfig) error {
 	if p.SecretsFile == "" {
-		secrets := backends.NewSecrets(c.Monitor)
-		c.Passthrough.Lookup, c.Passthrough.Close = secrets.Lookup, secrets.Close
+		secrets := backends.NewSecrets(c.Monitor, p.Superusers)
+		c.Passthrough.Lookup, c.Passthrough.Close, c.Passthrough.FromServers = secrets.Lookup, secrets.Close, true
 		return nil
 	}
 	file, err := backends.LoadSecretsFile(p.SecretsFile)

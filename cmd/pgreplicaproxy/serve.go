@@ -88,7 +88,8 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 		return err
 	}
 	s.server = proxy.New(proxy.Config{
-		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: s.metrics,
+		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Leaves: certificates.leafHashes,
+		Logger: log, Metrics: s.metrics,
 	})
 	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins})
 	if err := s.listen(); err != nil {

@@ -36,8 +36,7 @@ The password of the configuration is not read and not printed.`,
 			if err != nil {
 				return err
 			}
-			p, secrets := cfg.Passthrough[cluster.Monitor.Cluster]
-			return writeSQL(cmd.OutOrStdout(), cluster.Monitor, secrets && p.SecretsFile == "")
+			return writeSQL(cmd.OutOrStdout(), cluster.Monitor, cfg.secretScope(cluster.Monitor.Cluster))
 		},
 	}
 }
@@ -84,18 +83,19 @@ GRANT CONNECT ON DATABASE %[4]s TO %[3]s;
 -- the proxy would log in as any role, superusers included.
 `
 
-// secretSQL makes the function from which authentication = "scram_passthrough" has its secrets. Its argument: the monitor's
-// role. Names are qualified and the search path is fixed, because it runs with its owner's rights.
+// secretSQL makes the function from which authentication = "scram_passthrough" has its secrets. Its arguments: the monitor's
+// role and database, whose secrets there are in words and as a condition. Names are qualified and the search path is fixed,
+// because it runs with its owner's rights.
 const secretSQL = `
 -- For authentication = "scram_passthrough": the function that tells the monitor, and nobody else, the SCRAM secret of a role
--- that may log in. Superusers are left out. Run this in the monitor's database, %[2]s.
+-- that may log in. %[3]s Run this in the monitor's database, %[2]s.
 CREATE SCHEMA IF NOT EXISTS pgreplicaproxy;
 ALTER SCHEMA pgreplicaproxy OWNER TO CURRENT_USER; -- whoever owned it could replace the function
 CREATE OR REPLACE FUNCTION pgreplicaproxy.scram_secret(role_name text) RETURNS text
 LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
   SELECT a.rolpassword FROM pg_catalog.pg_authid AS a
-  WHERE a.rolname = role_name AND a.rolcanlogin AND NOT a.rolsuper
+  WHERE a.rolname = role_name AND a.rolcanlogin%[4]s
     AND pg_catalog.starts_with(a.rolpassword, 'SCRAM-SHA-256$')
     AND (a.rolvaliduntil IS NULL OR a.rolvaliduntil > pg_catalog.now())
 $function$;
@@ -105,9 +105,31 @@ GRANT USAGE ON SCHEMA pgreplicaproxy TO %[1]s;
 GRANT EXECUTE ON FUNCTION pgreplicaproxy.scram_secret(text) TO %[1]s;
 `
 
+// secretScope says whose secrets the monitor may read.
+type secretScope int
+
+const (
+	noSecrets secretScope = iota
+	ordinarySecrets
+	allSecrets
+)
+
+// secretScope is what the mode of a cluster needs.
+func (cfg *config) secretScope(cluster string) secretScope {
+	p, passthrough := cfg.Passthrough[cluster]
+	switch {
+	case !passthrough || p.SecretsFile != "":
+		return noSecrets
+	case p.Superusers:
+		return allSecrets
+	default:
+		return ordinarySecrets
+	}
+}
+
 // writeSQL prints the script for one cluster, with the function for SCRAM secrets or without. Names from the configuration are
 // quoted for the place they stand in.
-func writeSQL(w io.Writer, m backends.MonitorConfig, secrets bool) error {
+func writeSQL(w io.Writer, m backends.MonitorConfig, scope secretScope) error {
 	role, database := quoteIdentifier(m.Credentials.User), quoteIdentifier(m.Credentials.Database)
 	create := fmt.Sprintf(`BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s) THEN
@@ -117,10 +139,13 @@ END`, quoteLiteral(m.Credentials.User), role)
 	if _, err := fmt.Fprintf(w, sqlScript, m.Cluster, dollarQuote(create), role, database, hbaLines(m)); err != nil {
 		return err
 	}
-	if !secrets {
-		return nil
+	var err error
+	switch scope {
+	case ordinarySecrets:
+		_, err = fmt.Fprintf(w, secretSQL, role, database, "Superusers are left out.", " AND NOT a.rolsuper")
+	case allSecrets:
+		_, err = fmt.Fprintf(w, secretSQL, role, database, "Superusers are among them.", "")
 	}
-	_, err := fmt.Fprintf(w, secretSQL, role, database)
 	return err
 }
 

@@ -62,12 +62,12 @@ func reportSetting(p printer, s settings, res results) {
 // reportWorkload writes the table of one workload.
 func reportWorkload(p printer, res results, w workload) {
 	p("\n## %s\n\n%s\n", w.name, w.about)
-	p("| target | %s | rate to %s | proxy CPU %s | proxy CPU to PgBouncer |", w.unit.rate, baseline, w.unit.cost)
-	p("| --- | ---: | --- | ---: | --- |")
+	p("| target | %s | rate to %s | proxy CPU %s | proxy CPU to | |", w.unit.rate, baseline, w.unit.cost)
+	p("| --- | ---: | --- | ---: | --- | --- |")
 	for _, sum := range res.Summary {
 		if sum.Workload == w.name {
-			p("| %s | %s | %s | %s | %s |", sum.Target, scaled(sum.Rate, w.unit.rateScale), sum.RateBase,
-				scaled(sum.Cost, w.unit.costScale), sum.CostPeer)
+			p("| %s | %s | %s | %s | %s | %s |", sum.Target, scaled(sum.Rate, w.unit.rateScale), sum.RateBase,
+				scaled(sum.Cost, w.unit.costScale), sum.CostPeer, sum.Peer)
 		}
 	}
 }

@@ -122,6 +122,17 @@ func (r *rig) startServer(ctx context.Context, installation pgcluster.Installati
 	return err
 }
 
+// prepare runs on the server what the program wants to find there.
+func (r *rig) prepare(config string) error {
+	sql, err := exec.Command(r.binary, "sql", "--config", config).Output()
+	if err != nil {
+		return fmt.Errorf("pgreplicaproxy sql: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return r.server.Exec(ctx, "postgres", string(sql))
+}
+
 // quiet waits until the server has ended the sessions of the run before, which costs CPU time.
 func (r *rig) quiet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -25,20 +25,30 @@ type target struct {
 	recycles bool
 	// loginsOnly says that it differs from another target in logins alone, and runs only the workloads of those.
 	loginsOnly bool
+	// rival is the target that its CPU is compared with; empty is the PgBouncer that does the same work.
+	rival string
 }
 
-// baseline is the target whose rate is 1.
-const baseline = "direct-tls"
+const (
+	// baseline is the target whose rate is 1.
+	baseline = "direct-tls"
+	// relayed is the program with TLS on both legs, in the mode relay.
+	relayed = "pgreplicaproxy-tls"
+)
 
 // targets are all there are, in the order of the report.
 func targets() []target {
 	return []target{
 		{name: baseline, quick: true, about: "no proxy, TLS"},
 		{name: "direct-plain", plain: true, about: "no proxy, no TLS at all"},
-		{name: "pgreplicaproxy", quick: true, launch: pgreplicaproxy(false), about: "plain to the server"},
+		{name: "pgreplicaproxy", quick: true, launch: pgreplicaproxy(plainLeg), about: "plain to the server"},
 		{
-			name: "pgreplicaproxy-tls", quick: true, launch: pgreplicaproxy(true), serverTLS: true,
+			name: relayed, quick: true, launch: pgreplicaproxy(tlsLeg + relay), serverTLS: true,
 			about: "TLS to the server, which has the same certificate",
+		},
+		{
+			name: "pgreplicaproxy-passthrough", quick: true, launch: pgreplicaproxy(tlsLeg + passthrough), serverTLS: true,
+			loginsOnly: true, rival: relayed, about: "the same with scram_passthrough, each leg bound to its own certificate",
 		},
 		{
 			name: "pgbouncer", quick: true, launch: pgbouncer(false, true), recycles: true,
@@ -62,9 +72,12 @@ func targets() []target {
 
 func (t target) called() (name string, quick bool) { return t.name, t.quick }
 
-// peer is the name of the PgBouncer that does the same work as a proxy: with the same kind of connection to the server
-// and, where logins are counted, one for each login.
+// peer is the name of the target that its CPU is compared with: the PgBouncer that does the same work, with the same kind of
+// connection to the server and, where logins are counted, one for each login.
 func (t target) peer(w workload) string {
+	if t.rival != "" {
+		return t.rival
+	}
 	name := "pgbouncer"
 	if t.serverTLS {
 		name += "-tls"
@@ -87,13 +100,17 @@ func (t target) runs(w workload) bool {
 	}
 }
 
+// The ways of pgreplicaproxy to the server, as lines of its cluster block.
+const (
+	plainLeg    = ""
+	tlsLeg      = "backend_tls {\n    mode = \"require\"\n  }\n  authentication = "
+	passthrough = "\"scram_passthrough\""
+	relay       = "\"relay\""
+)
+
 // pgreplicaproxy launches the program that all this is about.
-func pgreplicaproxy(serverTLS bool) func(*rig, string, int) (*exec.Cmd, error) {
+func pgreplicaproxy(leg string) func(*rig, string, int) (*exec.Cmd, error) {
 	return func(r *rig, dir string, port int) (*exec.Cmd, error) {
-		backendTLS := ""
-		if serverTLS {
-			backendTLS = "authentication = \"relay\"\n  backend_tls {\n    mode = \"require\"\n  }"
-		}
 		config := fmt.Sprintf(`state_dir     = %q
 drain_timeout = "0s"
 listen {
@@ -114,12 +131,16 @@ cluster "main" {
     address = %q
   }
 }
-`, filepath.Join(dir, "state"), port, backendTLS, r.serverAddress())
+`, filepath.Join(dir, "state"), port, leg, r.serverAddress())
 		err := r.writeFiles(dir, map[string]string{
 			"pgreplicaproxy.hcl": config, "monitor.password": r.monitorPassword,
 			"server.crt": string(r.certPEM), "server.key": string(r.keyPEM),
 		})
-		return exec.Command(r.binary, "serve", "--config", filepath.Join(dir, "pgreplicaproxy.hcl")), err
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(dir, "pgreplicaproxy.hcl")
+		return exec.Command(r.binary, "serve", "--config", path), r.prepare(path)
 	}
 }
 

@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net/url"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -56,14 +58,13 @@ func binders(t *testing.T) []binder {
 			return err
 		}},
 		{"node-postgres", []string{"disable", "bind"}, func(t *testing.T, dsn, mode string) error {
-			args := []string{filepath.Join("drivers", "login.js"), dsn, mode}
-			cmd := exec.CommandContext(testContext(t), "node", args...)
-			var stderr bytes.Buffer
-			cmd.Env, cmd.Stderr = cleanEnvironment(), &stderr
-			if err := cmd.Run(); err != nil {
-				return fmt.Errorf("%w: %s", err, stderr.String())
-			}
-			return nil
+			return runDriver(t, "node", filepath.Join("drivers", "login.js"), dsn, mode)
+		}},
+		{"asyncpg", []string{"disable"}, func(t *testing.T, dsn, _ string) error {
+			return runDriver(t, "/usr/bin/python3", filepath.Join("drivers", "login.py"), dsn) // Debian's, which has the driver
+		}},
+		{"pgjdbc", []string{"disable"}, func(t *testing.T, dsn, _ string) error {
+			return runDriver(t, "java", "-XX:TieredStopAtLevel=1", "-cp", jdbcClasses()+":/usr/share/java/postgresql.jar", "Login", jdbcURL(t, dsn))
 		}},
 	}
 	for library, libDir := range libpqs(t) {
@@ -76,6 +77,38 @@ func binders(t *testing.T) []binder {
 		}})
 	}
 	return all
+}
+
+// runDriver runs a program that logs in.
+func runDriver(t *testing.T, name string, args ...string) error {
+	t.Helper()
+	cmd := exec.CommandContext(testContext(t), name, args...)
+	var stderr bytes.Buffer
+	cmd.Env, cmd.Stderr = cleanEnvironment(), &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	return nil
+}
+
+// jdbcClasses compiles the program for pgjdbc once, beside the program under test.
+var jdbcClasses = sync.OnceValue(func() string {
+	dir := filepath.Dir(binary)
+	if out, err := exec.Command("javac", "-d", dir, filepath.Join("drivers", "Login.java")).CombinedOutput(); err != nil {
+		return fmt.Sprintf("javac: %v: %s", err, out) // java will say that it is no place for classes
+	}
+	return dir
+})
+
+// jdbcURL turns a connection string of libpq into one of pgjdbc, which has user and password among the parameters.
+func jdbcURL(t *testing.T, dsn string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	return fmt.Sprintf("jdbc:postgresql://%s%s?%s&user=%s&password=%s", u.Host, u.Path, u.RawQuery, u.User.Username(), password)
 }
 
 // Channel binding binds a login to the certificate of the front. It reaches the server only where that has the same one;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need: PostgreSQL and psql, a C compiler for the race detector, and by npm the server of another
-# version with its libpq, and node-postgres, and the peers of the benchmark. It says what it installs.
+# Installs what the tests need: PostgreSQL and psql, a C compiler for the race detector, drivers of other languages, by npm the
+# server of another version with its libpq, and node-postgres, and the peers of the benchmark. It says what it installs.
 set -eu
 cd "$(dirname "$0")"
 ../pgcluster/install.sh
@@ -8,6 +8,9 @@ cd "$(dirname "$0")"
 missing=""
 command -v npm >/dev/null 2>&1 || missing="nodejs npm"
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo
+/usr/bin/python3 -c 'import asyncpg' 2>/dev/null || missing="$missing python3-asyncpg"
+[ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
+command -v javac >/dev/null 2>&1 || missing="$missing default-jdk-headless"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 		echo "Missing: $missing. Install it (Debian: apt-get install $missing) and try again." >&2

@@ -34,11 +34,11 @@ func passthroughHCL(t *testing.T, c *pgcluster.Cluster, lines ...string) string 
 }
 
 // installSecretFunction runs what `pgreplicaproxy sql` prints, as an operator would.
-func installSecretFunction(t *testing.T, c *pgcluster.Cluster) {
+func installSecretFunction(t *testing.T, c *pgcluster.Cluster, lines ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"pgreplicaproxy.hcl": passthroughHCL(t, c), "monitor.password": monitorPassword,
+		"pgreplicaproxy.hcl": passthroughHCL(t, c, lines...), "monitor.password": monitorPassword,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)

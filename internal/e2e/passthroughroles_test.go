@@ -85,27 +85,29 @@ func TestPassthroughKeepsStrangersOut(t *testing.T) {
 	}
 }
 
-// checkMonitorAlone wants every connection by TCP that a server has logged to be the monitor's.
+// checkMonitorAlone wants every connection by TCP that a server has logged to be the monitor's, but for the two a minute with
+// which the program sees itself whether the server asks for passwords.
 func checkMonitorAlone(t *testing.T, s *pgcluster.Server) {
 	t.Helper()
+	began := time.Now()
 	received := regexp.MustCompile(`(?m)^(pid=\d+ ).*connection received: host=127`)
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		text, err := os.ReadFile(s.LogFile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, other := received.FindAllStringSubmatch(string(text), -1), ""
+		all, others := received.FindAllStringSubmatch(string(text), -1), 0
 		for _, m := range all {
 			authorized := regexp.MustCompile("(?m)^" + m[1] + ".*connection authorized: user=" + monitorUser + " ")
 			if !authorized.Match(text) {
-				other = m[0]
+				others++
 			}
 		}
-		if len(all) > 0 && other == "" {
+		if len(all) > 0 && others <= 2 {
 			return
 		}
 		if time.Now().After(deadline) { // one of the monitor's logins may be under way until then
-			t.Errorf("the server was reached: %q, of %d connections", other, len(all))
+			t.Errorf("the server was reached by %d connections of others, of %d in %v", others, len(all), time.Since(began))
 			return
 		}
 	}

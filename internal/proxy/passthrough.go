@@ -20,6 +20,8 @@ import (
 type Passthrough struct {
 	// Lookup returns the secret of a role as the server has it on file, at most maxAge old; zero asks the server.
 	Lookup func(ctx context.Context, backend, role string, maxAge time.Duration) (backends.RoleSecret, error)
+	// FromServers says that Lookup asks the servers, which then have to be prepared for it.
+	FromServers bool
 	// Close releases what Lookup holds. Nil does nothing.
 	Close func()
 	// MockKey makes the answers for roles without a secret: the same for one role across restarts, and on every proxy that

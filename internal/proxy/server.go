@@ -24,6 +24,9 @@ type Config struct {
 	Routes   policy.Rules
 	// DrainTimeout is how long sessions of a promoted replica may go on until they are idle; zero ends them at once.
 	DrainTimeout time.Duration
+	// Leaves returns the SHA-256 of every certificate, in DER, that clients may be shown at present, for Server.Audits. Nil is
+	// for certificates that no server has.
+	Leaves func() [][32]byte
 	// Logger gets one line for each session at its end, and one for each change of a server; nil is silent.
 	Logger *slog.Logger
 	// Metrics counts what happens; nil counts nothing.
@@ -49,6 +52,7 @@ type cluster struct {
 	ClusterConfig
 	monitor *backends.Monitor
 	targets map[string]backends.Target
+	audits  audits
 }
 
 // Server carries sessions. Its methods may be called from anywhere.
@@ -56,6 +60,7 @@ type Server struct {
 	routes       policy.Rules
 	clusters     map[string]*cluster
 	drainTimeout time.Duration
+	leaves       func() [][32]byte
 	log          *slog.Logger
 	metrics      *metrics.Metrics
 
@@ -75,6 +80,7 @@ func New(cfg Config) *Server {
 		routes:       cfg.Routes,
 		clusters:     make(map[string]*cluster),
 		drainTimeout: cfg.DrainTimeout,
+		leaves:       cfg.Leaves,
 		log:          cfg.Logger,
 		metrics:      cfg.Metrics,
 		sessions:     make(map[*session]struct{}),
@@ -107,6 +113,7 @@ func (s *Server) Run(ctx context.Context) {
 	for _, c := range s.clusters {
 		wg.Go(func() { c.monitor.Run(ctx) })
 		wg.Go(func() { s.fence(ctx, c) })
+		wg.Go(func() { s.audit(ctx, c) })
 	}
 	wg.Wait()
 }
