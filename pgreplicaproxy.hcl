@@ -43,6 +43,25 @@ tls {
   min_version = "1.2" # or "1.3"
 }
 
+# Who may come in. The first block that matches decides; once there is one, whoever none of them takes is refused. Without any,
+# everybody may come: the servers ask for the password in any case. `pgreplicaproxy check --explain user=app from=10.1.2.3`
+# tells which block and which route a client meets.
+# access {
+#   action = "allow" # or "refuse", with a reason that the client reads
+#   # All that are set must match. Networks, addresses, and "unix" for unix sockets:
+#   from               = ["10.0.0.0/8", "2001:db8::/32", "unix"]
+#   tls                = "any" # "required", "none"
+#   client_certificate = "any" # "required", one that was verified, or "none"
+#   user               = "app" # this name
+#   database           = "app" # the name that the server sees, suffixes of routes cut off
+# }
+# access {
+#   action           = "refuse"
+#   user_pattern     = "admin_*" # * any characters but /, ? one, [a-z] one of a class
+#   database_pattern = "*"
+#   reason           = "administrators connect to the servers themselves"
+# }
+
 # One primary and its standbys, each block with a name of its own. Which server is the primary is never written down:
 # the monitor asks them.
 cluster "main" {

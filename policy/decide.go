@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Request is what is known of a client when its session is to be placed.
 type Request struct {
@@ -11,6 +14,10 @@ type Request struct {
 	ServerName string
 	// Replication is true for a connection that asked for the replication protocol, physical or logical.
 	Replication bool
+	// Address is where the client comes from; the zero value is a unix socket. Routes do not look at it, access rules do.
+	Address netip.Addr
+	// TLS is true for a connection with TLS, Certificate for one whose client has shown a certificate that was verified.
+	TLS, Certificate bool
 }
 
 // Backend is one server as a decision sees it.
@@ -67,6 +74,8 @@ type Decision struct {
 // their database in full are looked at before all others. Rules are read only once in use.
 type Rules struct {
 	Routes []Route
+	// Access says who may come in, in the order of the file; see Enter. Decide does not ask it.
+	Access []Access
 }
 
 // Decide places one request. It is a pure function: roll returns a random number in [0,1), is called once for each

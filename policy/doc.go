@@ -7,5 +7,5 @@
 //
 // What it leaves alone: how a role is found out (package backends), how a decision is carried out (internal/proxy).
 //
-// Read role.go for the words, route.go for what a route may say, decide.go for the decision.
+// Read role.go for the words, route.go for what a route may say, decide.go for the decision, access.go for who may come in.
 package policy

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/policy"
 )
 
 // usageError ends the program with exit code 2: the command line or the configuration is wrong. main prints its message
@@ -29,9 +30,9 @@ func notValid(path string, diags diagnostics) error {
 
 // newCheckCommand returns the command that reads the configuration as serve would and says what is wrong with it.
 func newCheckCommand(configPath *string) *cobra.Command {
-	var servers bool
+	var servers, explaining bool
 	cmd := &cobra.Command{
-		Use:   "check",
+		Use:   "check [--servers] [--explain " + explainUsage + "]",
 		Short: "Check the configuration",
 		Long: `Check the configuration and the files it refers to, without listening or connecting anywhere.
 
@@ -40,12 +41,34 @@ though there be warnings, and 2 for any other.
 
 With --servers also log in to every server as the monitor will, and tell what is wrong with its access rules: a
 password that does not fit, trust for this address in pg_hba.conf, the function for SCRAM secrets missing. The exit code
-is 1 then if anything is.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+is 1 then if anything is.
+
+With --explain tell instead which access block and which route a client meets, described by the arguments; only user is
+needed. The exit code is 1 where the client would be refused.`,
+		Example: "  pgreplicaproxy check --explain user=app database=app_replica from=10.1.2.3",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if explaining {
+				return nil
+			}
+			return cobra.NoArgs(cmd, args)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return requestWords(), cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var request policy.Request
+			if explaining {
+				var err error
+				if request, err = parseRequest(args); err != nil {
+					return usageError{err}
+				}
+			}
 			cfg, diags := loadConfig(*configPath)
 			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
 				return err
+			}
+			if explaining {
+				return explain(cmd.OutOrStdout(), cfg, request)
 			}
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %v\n", *configPath, cfg); err != nil || !servers {
 				return err
@@ -54,6 +77,8 @@ is 1 then if anything is.`,
 		},
 	}
 	cmd.Flags().BoolVar(&servers, "servers", false, "also log in to every server and look at its access rules")
+	cmd.Flags().BoolVar(&explaining, "explain", false, "tell which access block and which route a client meets")
+	cmd.MarkFlagsMutuallyExclusive("servers", "explain")
 	return cmd
 }
 

@@ -39,7 +39,7 @@ type config struct {
 	Clusters []proxy.ClusterConfig
 	// Passthrough has an entry for each cluster whose authentication is "scram_passthrough", by its name.
 	Passthrough map[string]passthroughConfig
-	// Routes name only clusters of Clusters.
+	// Routes name only clusters of Clusters, and say who may come in.
 	Routes policy.Rules
 	// Admin is where the admin listener listens; its Network is empty for none. Pprof makes it serve profiles.
 	Admin listenerConfig
@@ -121,6 +121,7 @@ func (c *converter) convert(raw *rawConfig) *config {
 	cfg.Clusters, cfg.Passthrough = c.clusters(raw.Clusters)
 	c.tls(raw.TLS, cfg)
 	cfg.Routes = c.routes(raw.Routes, raw.Clusters)
+	cfg.Routes.Access = c.access(raw.Access)
 	c.admin(raw.Admin, cfg)
 	c.log(raw.Log, cfg)
 	return cfg

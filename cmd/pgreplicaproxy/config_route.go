@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
@@ -51,7 +50,7 @@ func (c *converter) route(raw *rawRoute, clusters []string) policy.Route {
 	}
 	r := policy.Route{
 		Database:        c.name(raw.Database, ""),
-		DatabasePattern: c.name(raw.DatabasePattern, ""),
+		DatabasePattern: c.pattern(raw.DatabasePattern),
 		DatabaseSuffix:  c.name(raw.DatabaseSuffix, ""),
 		User:            c.name(raw.User, ""),
 		ServerName:      c.name(raw.SNI, ""),
@@ -62,10 +61,6 @@ func (c *converter) route(raw *rawRoute, clusters []string) policy.Route {
 	}
 	if a, b := firstTwo(raw.Database, raw.DatabasePattern, raw.DatabaseSuffix); b != nil {
 		c.fail(b.Range, "Two rules for the database", "%s and %s are both set. A route has one of database, database_pattern and database_suffix.", a.Name, b.Name)
-	}
-	if _, err := path.Match(r.DatabasePattern, ""); err != nil {
-		c.fail(raw.DatabasePattern.Expr.Range(), "Bad pattern",
-			"The pattern cannot be read. * stands for any characters, ? for one, [a-z] for one of a class; a backslash (written twice in HCL) takes the next one as it is.")
 	}
 	return r
 }

@@ -12,6 +12,7 @@ type rawConfig struct {
 
 	Listeners []*rawListener `hcl:"listen,block"`
 	TLS       *rawTLS        `hcl:"tls,block"`
+	Access    []*rawAccess   `hcl:"access,block"`
 	Clusters  []*rawCluster  `hcl:"cluster,block"`
 	Routes    []*rawRoute    `hcl:"route,block"`
 	Admin     *rawAdmin      `hcl:"admin,block"`
@@ -35,6 +36,19 @@ type rawCertificate struct {
 	Def      hcl.Range      `hcl:",def_range"`
 	CertFile *hcl.Attribute `hcl:"cert_file,optional"`
 	KeyFile  *hcl.Attribute `hcl:"key_file,optional"`
+}
+
+type rawAccess struct {
+	Def               hcl.Range      `hcl:",def_range"`
+	Action            *hcl.Attribute `hcl:"action,optional"`
+	From              *hcl.Attribute `hcl:"from,optional"`
+	TLS               *hcl.Attribute `hcl:"tls,optional"`
+	ClientCertificate *hcl.Attribute `hcl:"client_certificate,optional"`
+	User              *hcl.Attribute `hcl:"user,optional"`
+	UserPattern       *hcl.Attribute `hcl:"user_pattern,optional"`
+	Database          *hcl.Attribute `hcl:"database,optional"`
+	DatabasePattern   *hcl.Attribute `hcl:"database_pattern,optional"`
+	Reason            *hcl.Attribute `hcl:"reason,optional"`
 }
 
 type rawCluster struct {

@@ -179,6 +179,15 @@ func TestEveryKeyIsConverted(t *testing.T) {
 			{Cluster: "main", Replication: true},
 			{DatabaseSuffix: "_any", Cluster: "other", Target: policy.TargetAny},
 			{Cluster: "other"},
+		}, Access: []policy.Access{
+			{
+				Unix: true,
+				From: []netip.Prefix{
+					netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32"),
+				},
+				TLS: policy.Without, Certificate: policy.With, User: "app", Database: "app", Reason: "because",
+			},
+			{Allow: true, UserPattern: "a*", DatabasePattern: "b?"},
 		}},
 		LogLevel:  slog.LevelDebug,
 		LogFormat: "json",

@@ -88,6 +88,13 @@ func errMonitorUser(user string) error {
 	})
 }
 
+func errNoEntry(e policy.Entry) error {
+	return refuse(ReasonAccess, &wire.ErrorResponse{
+		Code: wire.InvalidAuthorizationSpecification, Message: e.Reason,
+		Hint: "The access blocks of the proxy's configuration say who may come in.",
+	})
+}
+
 func errReplication(value string) error {
 	return refuse(ReasonProtocol, &wire.ErrorResponse{
 		Code:    wire.InvalidParameterValue,

@@ -269,9 +269,10 @@ func (s *session) write(b []byte) error {
 // place turns the startup packet into a request, and the request into a decision.
 func (s *session) place() error {
 	startup := s.client.Opening.Startup
-	s.request = policy.Request{User: startup.User(), Database: startup.Database()}
+	s.request = policy.Request{User: startup.User(), Database: startup.Database(), Address: s.client.IP()}
 	if s.client.TLS != nil {
-		s.request.ServerName = s.client.TLS.ServerName
+		s.request.ServerName, s.request.TLS = s.client.TLS.ServerName, true
+		s.request.Certificate = len(s.client.TLS.VerifiedChains) > 0
 	}
 	if s.request.User == "" {
 		return errNoUser
@@ -282,6 +283,9 @@ func (s *session) place() error {
 		return errors.Join(errReplication(value), err)
 	}
 	s.request.Replication = replication
+	if entry := s.server.routes.Enter(s.request); !entry.Allowed {
+		return errNoEntry(entry)
+	}
 	s.decision = s.server.decide(s.request)
 	if s.decision.Route >= 0 {
 		s.route = s.server.routes.Routes[s.decision.Route].String()

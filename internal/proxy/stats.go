@@ -17,6 +17,7 @@ const (
 	ReasonInternal       Reason = "internal"        // nothing below: the log says more
 	ReasonProtocol       Reason = "protocol"        // the client broke the protocol
 	ReasonNoRoute        Reason = "no_route"        // no route takes the request
+	ReasonAccess         Reason = "access"          // no access rule lets it in
 	ReasonMonitorUser    Reason = "monitor_user"    // it asked for the monitor's role
 	ReasonNoServer       Reason = "no_server"       // no server has the role asked for
 	ReasonUnreachable    Reason = "unreachable"     // every server that has it failed

@@ -24,6 +24,21 @@ tls {
   min_version = "1.3"
 }
 
+access {
+  action             = "refuse"
+  from               = ["unix", "10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]
+  tls                = "none"
+  client_certificate = "required"
+  user               = "app"
+  database           = "app"
+  reason             = "because"
+}
+access {
+  action           = "allow"
+  user_pattern     = "a*"
+  database_pattern = "b?"
+}
+
 cluster "main" {
   authentication       = "relay"
   allow_authentication = ["scram-sha-256", "md5", "password", "oauth", "gss"]
