@@ -79,17 +79,14 @@ func (p *loadedPair) warnings(now time.Time) []string {
 }
 
 // validityWarning says what is wrong with the validity of cert at the given time, as the end of a sentence; "" is
-// nothing. A certificate that expires soon is one with less than a fifth of its life left, and less than three weeks:
-// by then whoever renews it has missed a turn.
+// nothing. Soon is as in CertificateStatus.ExpiresSoon.
 func validityWarning(cert *x509.Certificate, now time.Time) string {
-	const day = 24 * time.Hour
-	soon := min(cert.NotAfter.Sub(cert.NotBefore)/5, 21*day)
 	switch left := cert.NotAfter.Sub(now); {
 	case now.Before(cert.NotBefore):
 		return "is not valid before " + cert.NotBefore.UTC().Format(time.RFC3339)
 	case left < 0:
 		return "expired at " + cert.NotAfter.UTC().Format(time.RFC3339)
-	case left < soon:
+	case left < renewalMargin(cert.NotBefore, cert.NotAfter):
 		return "expires at " + cert.NotAfter.UTC().Format(time.RFC3339)
 	}
 	return ""

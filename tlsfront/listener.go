@@ -19,6 +19,9 @@ import (
 type Config struct {
 	// TLS is a finished configuration, from ServerConfig. It is required.
 	TLS *tls.Config
+	// Challenges answers handshakes of ACME's challenge tls-alpn-01, from ACME.Challenges; nil is none. They come as direct
+	// TLS and end with the handshake.
+	Challenges *tls.Config
 	// PlaintextAllowed lets a StartupMessage through that came without TLS. It is for loopback addresses and unix sockets:
 	// elsewhere a client that fails over TLS would silently retry in the clear.
 	PlaintextAllowed bool
@@ -129,10 +132,10 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 }
 
 // logEnd tells why a connection never became a client: quietly for one that was closed or merely looked in, as health
-// checks and port scanners do.
+// checks and port scanners do, and for a challenge.
 func (n *negotiation) logEnd(err error) {
 	level := slog.LevelWarn
-	if left(err) {
+	if left(err) || errors.Is(err, errChallenge) {
 		level = slog.LevelDebug
 	}
 	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.

@@ -31,6 +31,7 @@ var (
 	errNoALPN    = errors.New("direct TLS without ALPN protocol " + alpn)
 	errInsideTLS = errors.New("negotiation request inside TLS")
 	errLateTLS   = errors.New("direct TLS after a GSSENCRequest")
+	errChallenge = errors.New("ACME challenge answered")
 )
 
 // negotiation is the opening of one connection, up to the packet that says what the client wants.
@@ -79,7 +80,7 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 			if _, err := n.socket.Write(acceptSSL); err != nil {
 				return nil, err
 			}
-			if err := n.handshake(ctx); err != nil {
+			if err := n.handshake(ctx, n.config.TLS); err != nil {
 				return nil, err
 			}
 			return n.inside()
@@ -126,19 +127,35 @@ func readOpening(r io.Reader) (wire.Opening, error) {
 // direct serves a client that opened with TLS at once. ALPN is mandatory then, so that a client of another protocol
 // cannot be led here (ALPACA).
 func (n *negotiation) direct(ctx context.Context) (*Client, error) {
-	if err := n.handshake(ctx); err != nil {
+	config := n.config.TLS
+	if n.config.Challenges != nil {
+		config = &tls.Config{GetConfigForClient: n.challengeOrClient}
+	}
+	if err := n.handshake(ctx, config); err != nil {
 		return nil, err
 	}
-	if n.tls.ConnectionState().NegotiatedProtocol != alpn {
+	switch n.tls.ConnectionState().NegotiatedProtocol {
+	case alpn:
+		return n.inside()
+	case alpnACME:
+		return nil, errChallenge
+	default:
 		return nil, errNoALPN
 	}
-	return n.inside()
 }
 
-func (n *negotiation) handshake(ctx context.Context) error {
+// challengeOrClient tells by its protocols which of the two a handshake is.
+func (n *negotiation) challengeOrClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if isChallenge(hello) {
+		return n.config.Challenges, nil
+	}
+	return n.config.TLS, nil
+}
+
+func (n *negotiation) handshake(ctx context.Context, config *tls.Config) error {
 	n.stage = "tls"
 	n.socket.StartTLS()
-	conn := tls.Server(n.socket, n.config.TLS)
+	conn := tls.Server(n.socket, config)
 	if err := conn.HandshakeContext(withLeaf(ctx, &n.leaf)); err != nil {
 		return fmt.Errorf("tls handshake: %w", err)
 	}

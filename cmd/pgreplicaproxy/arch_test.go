@@ -31,6 +31,7 @@ var allowed = map[string]struct {
 	"backends":            {[]string{"wire", "policy", "internal/scram", "internal/socket"}, "servers are watched the same whoever the clients are"},
 	"internal/metrics":    {[]string{"backends", "policy"}, "it counts what the others tell it, and asks them nothing"},
 	"internal/pgcluster":  {nil, "throwaway servers are no part of the proxy: the demo and the tests use them"},
+	"internal/acmetest":   {nil, "an ACME server for tests is no part of the proxy"},
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
 	"internal/proxy": {
@@ -47,9 +48,13 @@ var allowed = map[string]struct {
 
 // external says which third-party modules a package may import; packages that are not named here may import none.
 var external = map[string][]string{
-	"wire":               {"github.com/jackc/pgx/v5/pgproto3"},
-	"tlsfront":           {"github.com/pires/go-proxyproto"},
-	"backends":           {"github.com/jackc/pgx/v5/pgconn", "github.com/pires/go-proxyproto"},
+	"wire":     {"github.com/jackc/pgx/v5/pgproto3"},
+	"backends": {"github.com/jackc/pgx/v5/pgconn", "github.com/pires/go-proxyproto"},
+	"tlsfront": {
+		"github.com/pires/go-proxyproto", "github.com/caddyserver/certmagic", "github.com/mholt/acmez/v3", "go.uber.org/zap",
+		"github.com/libdns/libdns", "github.com/miekg/dns",
+	},
+	"internal/acmetest":  {"github.com/letsencrypt/pebble/v2", "github.com/miekg/dns"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},
 	"internal/metrics":   {"github.com/prometheus/client_golang/prometheus"},

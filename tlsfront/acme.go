@@ -1,0 +1,345 @@
+package tlsfront
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// Challenge is how an ACME server finds out that a name is ours, by its name in RFC 8555 and RFC 8737.
+type Challenge string
+
+// The challenges there are.
+const (
+	ChallengeTLSALPN Challenge = "tls-alpn-01"
+	ChallengeHTTP    Challenge = "http-01"
+	ChallengeDNS     Challenge = "dns-01"
+)
+
+// ACMEConfig says which certificates to obtain and from whom. It is read only once in use.
+type ACMEConfig struct {
+	// Domains are host names and IP addresses, each with a certificate of its own; wildcards need ChallengeDNS. The first is
+	// the default. There must be one at least, none twice.
+	Domains []string
+	// Directory is the URL of the ACME server; "" is Let's Encrypt. Roots are trusted for talking to it; nil are the system's.
+	Directory string
+	Roots     *x509.CertPool
+	// Email goes with the account; it may be empty. An account is made on first use, which agrees to the server's terms.
+	Email string
+	// EAB binds the account to one that the operator has with the ACME server; nil is none.
+	EAB *EAB
+	// Profile is a kind of certificate that the server offers, such as "shortlived"; "" is its default.
+	Profile string
+
+	Challenge Challenge
+	// ChallengeAddress is the address, host:port, that ServeChallenges listens on. It is not used with ChallengeDNS.
+	ChallengeAddress string
+	// DNS answers ChallengeDNS; it is not used otherwise.
+	DNS *DNSSolver
+
+	// RenewCheckInterval is how often certificates are looked at; zero is ten minutes. A certificate is renewed when the server
+	// says so (RFC 9773), else when a third of its life is left.
+	RenewCheckInterval time.Duration
+	// Storage keeps certificates, keys and the account, perhaps for several proxies. LocalCache, if not nil, is a copy of what
+	// this proxy serves, for starts while Storage is out of reach.
+	Storage, LocalCache certmagic.Storage
+	// StandIn is what clients are shown until there is a certificate. It is required.
+	StandIn func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Logger gets a line for every certificate that was obtained, renewed, or could not be; nil is silent.
+	Logger *slog.Logger
+}
+
+// EAB is an external account binding (RFC 8555 section 7.3.4), as the ACME server's operator hands it out. It does not print
+// its key.
+type EAB struct {
+	KeyID  string
+	MACKey string // base64url
+}
+
+// String names the key without showing it.
+func (e EAB) String() string { return e.KeyID }
+
+// GoString is String, for %#v.
+func (e EAB) GoString() string { return e.String() }
+
+// LogValue is String, for package slog.
+func (e EAB) LogValue() slog.Value { return slog.StringValue(e.String()) }
+
+// ACME obtains certificates and renews them. Make one with NewACME. All methods may be called concurrently.
+type ACME struct {
+	cfg    ACMEConfig
+	log    *slog.Logger
+	cache  *certmagic.Cache
+	magic  *certmagic.Config
+	issuer *certmagic.ACMEIssuer
+
+	retry chan struct{} // closed and renewed to end all pauses between attempts
+
+	mu     sync.Mutex
+	states map[string]*acmeState // by domain
+}
+
+// acmeState is what is remembered of one domain.
+type acmeState struct {
+	renewed time.Time
+	err     error
+	errAt   time.Time
+}
+
+// NewACME prepares everything and connects nowhere; Run does the work. It must be run or closed by Run with a context that
+// has ended.
+func NewACME(cfg ACMEConfig) (*ACME, error) {
+	a := &ACME{cfg: cfg, log: cfg.Logger, retry: make(chan struct{}), states: make(map[string]*acmeState)}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	a.cfg.Domains = nil
+	for _, name := range cfg.Domains {
+		name = canonicalName(name)
+		a.cfg.Domains = append(a.cfg.Domains, name)
+		a.states[name] = &acmeState{}
+	}
+	if len(a.cfg.Domains) == 0 {
+		return nil, errors.New("acme: no domains")
+	}
+	issuer, err := a.issuerTemplate()
+	if err != nil {
+		return nil, err
+	}
+	issuer.Logger = newACMELogger(a.log.Handler(), a.jobFailed)
+	a.cache = certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
+		RenewCheckInterval: cfg.RenewCheckInterval,
+		Logger:             issuer.Logger,
+	})
+	a.magic = certmagic.New(a.cache, certmagic.Config{
+		Storage:            cfg.Storage,
+		LocalCache:         cfg.LocalCache,
+		RenewalWindowRatio: 1.0 / 3,
+		OCSP:               certmagic.OCSPConfig{DisableStapling: true}, // PostgreSQL's clients read no staples
+		OnEvent:            a.onEvent,
+		ShouldEmitFunc:     func(event string) bool { return event != "tls_get_certificate" },
+		Logger:             issuer.Logger,
+	})
+	a.issuer = certmagic.NewACMEIssuer(a.magic, issuer)
+	a.magic.Issuers = []certmagic.Issuer{a.issuer}
+	return a, nil
+}
+
+// issuerTemplate puts the configuration in certmagic's words.
+func (a *ACME) issuerTemplate() (certmagic.ACMEIssuer, error) {
+	issuer := certmagic.ACMEIssuer{
+		CA: a.cfg.Directory, TrustedRoots: a.cfg.Roots, Email: a.cfg.Email, Agreed: true, Profile: a.cfg.Profile,
+		DisableHTTPChallenge:    a.cfg.Challenge != ChallengeHTTP,
+		DisableTLSALPNChallenge: a.cfg.Challenge != ChallengeTLSALPN,
+		CertObtainTimeout:       90 * time.Second,
+	}
+	if issuer.Email == "" {
+		issuer.Email = " " // certmagic trims it, but would ask on the terminal for an empty one
+	}
+	if eab := a.cfg.EAB; eab != nil {
+		issuer.ExternalAccount = &acme.EAB{KeyID: eab.KeyID, MACKey: eab.MACKey}
+	}
+	if a.cfg.Challenge == ChallengeDNS {
+		issuer.DNS01Solver = a.cfg.DNS.solver()
+		return issuer, nil
+	}
+	// certmagic tries to listen there itself; that somebody does already is all it wants to know.
+	host, port, err := net.SplitHostPort(a.cfg.ChallengeAddress)
+	number, convErr := strconv.Atoi(port)
+	if err = errors.Join(err, convErr); err != nil {
+		return issuer, fmt.Errorf("acme: challenge address %q: %w", a.cfg.ChallengeAddress, err)
+	}
+	issuer.ListenHost, issuer.AltTLSALPNPort, issuer.AltHTTPPort = host, number, number
+	return issuer, nil
+}
+
+// Run takes certificates from storage, obtains those that are missing, and renews all in time, until ctx ends.
+func (a *ACME) Run(ctx context.Context) {
+	defer a.cache.Stop()
+	var domains sync.WaitGroup
+	for _, name := range a.cfg.Domains {
+		domains.Go(func() { a.obtain(ctx, name) })
+	}
+	domains.Wait()
+	<-ctx.Done()
+}
+
+// Retry makes all attempts that wait for their turn begin now.
+func (a *ACME) Retry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.retry)
+	a.retry = make(chan struct{})
+}
+
+// obtain brings one certificate into the cache, however often it takes. From then on the cache's own maintenance renews it.
+func (a *ACME) obtain(ctx context.Context, name string) {
+	pause := time.Minute // Let's Encrypt allows five failures an hour
+	for attempt := 0; ; attempt++ {
+		a.mu.Lock()
+		retry := a.retry
+		a.mu.Unlock()
+		// The number of the attempt makes certmagic try on Let's Encrypt's staging server first, from the second on.
+		err := a.magic.ManageSync(context.WithValue(ctx, certmagic.AttemptsCtxKey, &attempt), []string{name})
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			a.taken(name)
+			return
+		}
+		managed := a.managed(name) != nil // one from storage that could not be renewed
+		a.failed(name, err, managed)
+		if managed {
+			return
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, time.Hour)
+		case <-retry:
+			pause = time.Minute
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// onEvent is told by certmagic what happens to a certificate.
+func (a *ACME) onEvent(_ context.Context, event string, data map[string]any) error {
+	name, _ := data["identifier"].(string)
+	if event == "cert_obtained" {
+		what := "certificate obtained"
+		if renewal, _ := data["renewal"].(bool); renewal {
+			what = "certificate renewed"
+		}
+		a.log.Info(what, "name", name, "issuer", data["issuer"])
+		a.taken(name)
+	}
+	return nil
+}
+
+// jobFailed is told by certmagic's log of a renewal that failed. The text of the error begins with the name, in brackets.
+func (a *ACME) jobFailed(err error) {
+	text, _ := strings.CutPrefix(err.Error(), "[")
+	name, rest, _ := strings.Cut(text, "] ")
+	a.failed(name, errors.New(rest), true)
+}
+
+// taken notes that a certificate was taken into use.
+func (a *ACME) taken(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.states[name]; s != nil {
+		*s = acmeState{renewed: time.Now()}
+	}
+}
+
+// failed notes that a certificate could not be obtained or renewed, and logs it.
+func (a *ACME) failed(name string, err error, renewal bool) {
+	a.mu.Lock()
+	if s := a.states[name]; s != nil {
+		s.err, s.errAt = err, time.Now()
+	}
+	a.mu.Unlock()
+	what := "certificate not obtained, clients are shown a stand-in"
+	if renewal {
+		what = "certificate not renewed, the old one stays"
+	}
+	a.log.Error(what, "name", name, "err", err)
+}
+
+// managed returns the certificate for one of the domains, nil if there is none yet.
+func (a *ACME) managed(name string) *tls.Certificate {
+	for _, cert := range a.cache.AllMatchingCertificates(name) {
+		if slices.Contains(cert.Names, name) {
+			return &cert.Certificate
+		}
+	}
+	return nil
+}
+
+// GetCertificate chooses by server name: the domain itself, else a wildcard for its first label. A client that sends no name,
+// or an unknown one, gets the certificate for the address that it has reached, if that is a domain, else the first there is,
+// and the stand-in while there is none.
+func (a *ACME) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var names []string
+	if name, ok := a.domain(hello.ServerName); ok {
+		names = append(names, name)
+	} else if hello.Conn != nil {
+		if host, _, err := net.SplitHostPort(hello.Conn.LocalAddr().String()); err == nil && slices.Contains(a.cfg.Domains, host) {
+			names = append(names, host)
+		}
+	}
+	for _, name := range append(names, a.cfg.Domains...) {
+		if cert := a.managed(name); cert != nil {
+			return cert, nil
+		}
+	}
+	return a.cfg.StandIn(hello)
+}
+
+// domain is the domain that stands for a server name.
+func (a *ACME) domain(serverName string) (string, bool) {
+	name := canonicalName(serverName)
+	if slices.Contains(a.cfg.Domains, name) {
+		return name, true
+	}
+	_, parent, _ := strings.Cut(name, ".")
+	return "*." + parent, parent != "" && slices.Contains(a.cfg.Domains, "*."+parent)
+}
+
+// Ready reports whether every domain has a certificate that is valid now.
+func (a *ACME) Ready() bool {
+	now := time.Now()
+	return !slices.ContainsFunc(a.cfg.Domains, func(name string) bool {
+		cert := a.managed(name)
+		return cert == nil || now.After(cert.Leaf.NotAfter)
+	})
+}
+
+// Certificates tells of every domain.
+func (a *ACME) Certificates() []CertificateStatus {
+	list := make([]CertificateStatus, 0, len(a.cfg.Domains))
+	for _, name := range a.cfg.Domains {
+		status := CertificateStatus{Source: "acme", Names: []string{name}}
+		if cert := a.managed(name); cert != nil {
+			status = statusOf("acme", cert.Leaf)
+		}
+		a.mu.Lock()
+		s := *a.states[name]
+		a.mu.Unlock()
+		status.Renewed = s.renewed
+		if s.err != nil {
+			status.LastError, status.LastErrorAt = s.err.Error(), s.errAt
+		}
+		list = append(list, status)
+	}
+	return list
+}
+
+// Warnings tells what an operator should know about the certificates now served; nil is fine.
+func (a *ACME) Warnings() []string {
+	var all []string
+	now := time.Now()
+	for _, name := range a.cfg.Domains {
+		if cert := a.managed(name); cert != nil {
+			if w := validityWarning(cert.Leaf, now); w != "" {
+				all = append(all, fmt.Sprintf("certificate for %s %s", name, w))
+			}
+		}
+	}
+	return all
+}
