@@ -86,6 +86,8 @@ func loginConfig(t Target, c Credentials, timeout time.Duration) (*pgconn.Config
 	config.Fallbacks, config.ValidateConnect = nil, nil
 	config.RuntimeParams = map[string]string{
 		"application_name": "pgreplicaproxy",
+		// Whatever the role's own search_path says, functions and operators are the system's.
+		"search_path": "pg_catalog",
 		// What was given up here need not go on there.
 		"statement_timeout": strconv.FormatInt(max(1, timeout.Milliseconds()), 10),
 	}

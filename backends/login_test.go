@@ -84,6 +84,7 @@ func TestLoginIgnoresTheEnvironment(t *testing.T) {
 		}
 		want := map[string]string{
 			"user": "monitor", "database": "postgres", "application_name": "pgreplicaproxy", "statement_timeout": "1500",
+			"search_path": "pg_catalog",
 		}
 		if got := <-startups; !maps.Equal(got, want) {
 			t.Errorf("startup packet has %v, want %v", got, want)

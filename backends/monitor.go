@@ -40,12 +40,25 @@ type MonitorConfig struct {
 	// OnProbe, where it is not nil, is called after each question to a server, with whether it was answered and the time
 	// that took, a login included where one was due. It must return at once, and may be called for several servers at a time.
 	OnProbe func(backend string, answered bool, took time.Duration) `json:"-"`
+	// OnChange, where it is not nil, is called for each of the logged changes, one after the other, once the snapshot that has
+	// it is published. It must not block, for nothing is published meanwhile.
+	OnChange func(Change) `json:"-"`
+}
+
+// Change is one change of a server's role or status.
+type Change struct {
+	Cluster string
+	Time    time.Time
+	Was, Is State
+	// Err is the fault behind it, nil where there is none. It may tell more than a client should read.
+	Err error
 }
 
 // Monitor watches the servers of one cluster. All its methods may be called from anywhere at any time; Run once.
 type Monitor struct {
 	cluster  string
 	logger   *slog.Logger
+	onChange func(Change)
 	snapshot atomic.Pointer[Snapshot]
 	first    chan struct{}
 
@@ -57,7 +70,7 @@ type Monitor struct {
 // NewMonitor returns a monitor that has asked nobody yet.
 func NewMonitor(config MonitorConfig) *Monitor {
 	m := &Monitor{
-		cluster: config.Cluster, logger: config.Logger, first: make(chan struct{}), updated: make(chan struct{}, 1),
+		cluster: config.Cluster, logger: config.Logger, onChange: config.OnChange, first: make(chan struct{}), updated: make(chan struct{}, 1),
 		roster: newRoster(config, nil),
 	}
 	if m.logger == nil {
@@ -158,6 +171,7 @@ func (m *Monitor) begin() {
 // replace publishes states if they say something new, and logs the servers whose role or status changed. Run alone calls it.
 func (m *Monitor) replace(ctx context.Context, states []State, observations []observation) {
 	old := m.Snapshot()
+	var changes []Change
 	for i := range states {
 		was, known := old.State(states[i].Target.Name)
 		if !known {
@@ -166,7 +180,9 @@ func (m *Monitor) replace(ctx context.Context, states []State, observations []ob
 		states[i].Since = was.Since
 		if states[i].Role != was.Role || states[i].Status != was.Status {
 			states[i].Since = time.Now()
-			m.log(ctx, was, states[i], observations[i])
+			changes = append(changes, Change{
+				Cluster: m.cluster, Time: states[i].Since, Was: was, Is: states[i], Err: observations[i].err,
+			})
 		}
 	}
 	if slices.Equal(states, old.States) {
@@ -174,10 +190,17 @@ func (m *Monitor) replace(ctx context.Context, states []State, observations []ob
 	}
 	m.snapshot.Store(newSnapshot(states))
 	close(old.changed)
+	for _, c := range changes {
+		m.log(ctx, c)
+		if m.onChange != nil {
+			m.onChange(c)
+		}
+	}
 }
 
 // log writes the line for one change, with what it stands on.
-func (m *Monitor) log(ctx context.Context, was, is State, o observation) {
+func (m *Monitor) log(ctx context.Context, c Change) {
+	was, is := c.Was, c.Is
 	level := slog.LevelWarn
 	if is.Status == Up {
 		level = slog.LevelInfo
@@ -198,8 +221,8 @@ func (m *Monitor) log(ctx context.Context, was, is State, o observation) {
 	if is.Status == Foreign {
 		attrs = append(attrs, slog.String("system_identifier", is.SystemIdentifier))
 	}
-	if o.err != nil {
-		attrs = append(attrs, slog.String("error", o.err.Error()))
+	if c.Err != nil {
+		attrs = append(attrs, slog.String("error", c.Err.Error()))
 	}
 	m.logger.LogAttrs(ctx, level, "server changed", attrs...)
 }

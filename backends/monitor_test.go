@@ -230,3 +230,36 @@ func TestMonitorTakesLeave(t *testing.T) {
 		t.Errorf("%d logins, want 2", logins)
 	}
 }
+
+// Each change is told once, in order, when its snapshot is there.
+func TestMonitorTellsOfChanges(t *testing.T) {
+	noLeaks(t)
+	server := newScripted(t)
+	server.Zone = "a"
+	changes := make(chan Change, 100)
+	var m *Monitor
+	started := make(chan struct{})
+	tell := func(c Change) {
+		<-started
+		if st, _ := m.Snapshot().State("db1"); st != c.Is || st.Since != c.Time {
+			t.Errorf("told of %+v, published is %+v", c, st)
+		}
+		changes <- c
+	}
+	m, _ = monitor(t, MonitorConfig{Targets: []Target{server.Target}, Interval: time.Hour, FreshLogin: time.Hour, OnChange: tell})
+	close(started)
+	awaitServer(t, m, "db1", policy.Primary, Up)
+	if b := m.Snapshot().Backends[0]; b.Zone != "a" {
+		t.Errorf("backend is %+v", b)
+	}
+	server.set(func() { server.refusal = fatal("57P03", "the database system is shutting down") })
+	server.endSessions()
+	awaitServer(t, m, "db1", policy.Unknown, Starting)
+	one, two := <-changes, <-changes
+	if one.Cluster != "main" || one.Was.Status != Unknown || one.Is.Role != policy.Primary || one.Err != nil {
+		t.Errorf("first change is %+v", one)
+	}
+	if two.Was != one.Is || two.Is.Status != Starting || two.Err == nil {
+		t.Errorf("second change is %+v", two)
+	}
+}

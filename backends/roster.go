@@ -58,7 +58,7 @@ func (r *roster) watcher(name string) *watcher {
 	return nil
 }
 
-// Update changes whom the monitor watches, and how; Cluster and Logger stay as they are. What is known of a server that
+// Update changes whom the monitor watches, and how; Cluster, Logger and OnChange stay as they are. What is known of a server that
 // stays, under its name and address, stays known. New ones are unknown until they have answered, and those that are gone
 // vanish from the snapshot, a moment after Update has returned.
 func (m *Monitor) Update(config MonitorConfig) {

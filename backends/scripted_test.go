@@ -97,7 +97,7 @@ func (s *scripted) answer(b *pgproto3.Backend) (polite bool) {
 			if m.ObjectType == 'S' {
 				b.Send(&pgproto3.ParameterDescription{})
 			}
-			b.Send(&pgproto3.RowDescription{Fields: make([]pgproto3.FieldDescription, 3)})
+			b.Send(&pgproto3.RowDescription{Fields: make([]pgproto3.FieldDescription, roleColumns)})
 		case *pgproto3.Execute:
 			b.Send(s.row())
 			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
@@ -112,8 +112,10 @@ func (s *scripted) answer(b *pgproto3.Backend) (polite bool) {
 func (s *scripted) row() *pgproto3.DataRow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	values := make([][]byte, roleColumns)
+	values[0], values[1], values[2], values[3] = []byte("f"), []byte(s.identity), []byte("3"), []byte("1000")
 	if s.recovery {
-		return &pgproto3.DataRow{Values: [][]byte{[]byte("t"), []byte(s.identity), nil}}
+		values[0], values[2], values[3] = []byte("t"), nil, nil
 	}
-	return &pgproto3.DataRow{Values: [][]byte{[]byte("f"), []byte(s.identity), []byte("3")}}
+	return &pgproto3.DataRow{Values: values}
 }

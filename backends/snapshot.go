@@ -81,11 +81,31 @@ type State struct {
 	Detail string
 	// Since is when Role or Status changed last; the zero time before the first change.
 	Since time.Time
-	// SystemIdentifier, Timeline, ServerVersion and LeafHash are as of the last answer, zero before the first.
-	// The identifier tells clusters apart (manual, "Control Data Functions", pg_control_system).
+
+	// All that follows is as of the last answer, zero before the first.
+
+	// SystemIdentifier tells clusters apart (manual, "Control Data Functions", pg_control_system).
 	SystemIdentifier string
-	// Timeline is that of a primary. Of a standby it is not known, and zero.
+	// Timeline is that of a primary, or the one that a standby receives; zero for a standby that receives none, or does not
+	// tell because the monitor's role lacks pg_monitor.
 	Timeline uint32
+	// Written is the position (an LSN as a number) where a primary writes its log; Received and Replayed are how far a standby has
+	// come. What is not known is zero.
+	Written, Received, Replayed uint64
+	// Paused is a standby whose replay is paused.
+	Paused bool
+	// Delay is by how much a standby replays late on purpose (recovery_min_apply_delay).
+	Delay time.Duration
+	// Receiving is a standby that has a WAL receiver. ReceiverStatus is that receiver's status and Upstream the host:port of the server
+	// that it receives from, both empty where the monitor's role lacks pg_monitor.
+	Receiving                bool
+	ReceiverStatus, Upstream string
+	// Senders is how many standbys are connected to the server.
+	Senders int
+	// ReadOnly is a primary on which transactions are read-only unless they ask otherwise.
+	ReadOnly bool
+	// StartedAt is when the server's postmaster was started, by the server's clock.
+	StartedAt time.Time
 	// ServerVersion is the parameter server_version, such as "17.2 (Debian 17.2-1)".
 	ServerVersion string
 	// LeafHash is the SHA-256 of the certificate that the server presented to the monitor, in DER; zero without TLS.
@@ -132,7 +152,8 @@ func newSnapshot(states []State) *Snapshot {
 	s := &Snapshot{States: states, Backends: make([]policy.Backend, len(states)), changed: make(chan struct{})}
 	for i, st := range states {
 		s.Backends[i] = policy.Backend{
-			Name: st.Target.Name, Role: st.Role, Weight: st.Target.Weight, Detail: st.Detail,
+			Name: st.Target.Name, Role: st.Role, Weight: st.Target.Weight, Zone: st.Target.Zone, Replayed: st.Replayed,
+			Detail: st.Detail,
 		}
 	}
 	return s

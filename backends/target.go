@@ -63,8 +63,9 @@ type Target struct {
 	ServerName string
 	// SendProxyProtocol begins each connection with a PROXY header of version 2, for servers that expect one: another proxy.
 	SendProxyProtocol bool
-	// Weight is passed on in policy.Backend.
+	// Weight and Zone are passed on in policy.Backend.
 	Weight int
+	Zone   string
 }
 
 // Secure reports whether nobody on the way can read or change what is sent, or pass for the server: a unix socket, or
