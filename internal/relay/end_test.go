@@ -116,7 +116,7 @@ func TestEndWhileBusy(t *testing.T) {
 		if err := <-written; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("the server's writes ended with %v, want a reset", err)
 		}
-		r.wantResult(relay.Result{Cause: relay.Ended, Notified: true, Stats: relay.Stats{ToServer: uint64(len(query)), ToClient: size}})
+		r.wantResult(relay.Result{Cause: relay.Ended, Notified: true, Interrupted: true, Stats: relay.Stats{ToServer: uint64(len(query)), ToClient: size}})
 	})
 }
 
@@ -132,7 +132,7 @@ func TestEndWithinMessage(t *testing.T) {
 				t.Errorf("got %q inside of a row", got)
 			}
 			r.server.expectTerminated()
-			r.wantResult(relay.Result{Cause: relay.Ended, Stats: relay.Stats{ToServer: uint64(len(query)), ToClient: 500}})
+			r.wantResult(relay.Result{Cause: relay.Ended, Interrupted: true, Stats: relay.Stats{ToServer: uint64(len(query)), ToClient: 500}})
 		})
 	})
 	t.Run("completed", func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestEndWithinMessage(t *testing.T) {
 			r.client.expectEnd(rest + fatal("x"))
 			_ = r.client.Close()
 			r.wantResult(relay.Result{
-				Cause: relay.Ended, Notified: true,
+				Cause: relay.Ended, Notified: true, Interrupted: true,
 				Stats: relay.Stats{ToServer: uint64(len(query)), ToClient: uint64(len(row))},
 			})
 		})

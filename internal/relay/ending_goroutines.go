@@ -96,6 +96,7 @@ func (r *Relay) terminate() bool {
 // answered nor be told to the client as done.
 func (r *Relay) injectNow(e *Ending) bool {
 	if !r.terminate() {
+		r.result.Interrupted = r.Busy() // it may be idle, and the client only about to begin
 		_ = reset(r.cfg.Server.Conn)
 	}
 	return r.inject(e)

@@ -40,7 +40,7 @@ func (r *Relay) end(e *Ending) {
 // cutOff ends a session whose server is silent in the middle of a message: no error can be told there.
 func (r *Relay) cutOff() {
 	r.settle(Ended, nil)
-	r.server.close(true)
+	r.cut()
 	r.finish()
 }
 
@@ -55,9 +55,15 @@ func (r *Relay) injectWhenIdle() {
 // answered nor be told to the client as done.
 func (r *Relay) injectNow() {
 	if !r.terminate() {
-		r.server.close(true)
+		r.cut()
 	}
 	r.inject()
+}
+
+// cut resets the server's connection.
+func (r *Relay) cut() {
+	r.result.Interrupted = true
+	r.server.close(true)
 }
 
 // terminate closes the server's session in the protocol's own way if nothing is under way.

@@ -64,6 +64,7 @@ func TestIdle(t *testing.T) {
 					}
 				}
 				play(script.before)
+				r.eventually("busy as long as something is under way", func() bool { return r.relay.Busy() == (len(script.after) > 0) })
 				r.relay.End(untilIdle("idle"))
 				play(script.after)
 				r.client.expectEnd(fatal("idle"))
@@ -129,7 +130,7 @@ func TestIdleForced(t *testing.T) {
 					t.Errorf("the server got %q, %v, want a reset of the open transaction", got, err)
 				}
 				r.wantResult(relay.Result{
-					Cause: relay.Ended, Notified: true,
+					Cause: relay.Ended, Notified: true, Interrupted: true,
 					Stats: relay.Stats{ToServer: uint64(len(query)), ToClient: uint64(len(begun))},
 				})
 			})

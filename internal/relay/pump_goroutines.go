@@ -84,6 +84,11 @@ func (r *Relay) forwardToServer(piece []byte) error {
 	if _, err := r.up.walker.Walk(piece); err != nil {
 		return &pumpError{Violation, err}
 	}
+	if w := &r.up.walker; w.AtBoundary() && !w.Open() {
+		r.asked.Store(w.Requests())
+	} else {
+		r.asked.Store(unsettled)
+	}
 	if _, err := r.cfg.Server.Conn.Write(piece); err != nil {
 		// The server's own direction knows better why, and may still have its last message: let it tell.
 		r.up.closed = true
@@ -153,6 +158,11 @@ func (r *Relay) forwardToClient(piece []byte) (ended bool, err error) {
 		return false, &pumpError{ClientFailed, err}
 	}
 	r.toClient.Add(uint64(len(piece)))
+	if status := r.down.Status(); r.down.AtBoundary() && (status == 'I' || status == 0) {
+		r.answered.Store(r.down.Answers())
+	} else {
+		r.answered.Store(unsettled)
+	}
 	switch e = r.ending.Load(); {
 	case cut:
 		return r.injectNow(e), nil
@@ -170,6 +180,7 @@ func (r *Relay) serverEnded(ended bool, err error) {
 	switch {
 	case ended: // inject has settled it
 	case e != nil && !e.Idle: // no boundary came in time, or the client took nothing: it gets a close, wherever it stands
+		r.result.Interrupted = true
 		r.settle(Ended, nil)
 	case errors.As(err, &failed):
 		r.settle(failed.cause, failed.err)

@@ -62,6 +62,9 @@ type Result struct {
 	Err error
 	// Notified is true when the error of [Relay.End] was written to the client.
 	Notified bool
+	// Interrupted is true when [Relay.End] cut something off that was under way. A server whose client's connection breaks
+	// goes on with a query until it has something to say, so whoever can should cancel it.
+	Interrupted bool
 	Stats
 }
 

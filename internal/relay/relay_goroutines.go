@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,9 @@ type Relay struct {
 	cfg Config
 	// toServer and toClient count bytes that were written.
 	toServer, toClient atomic.Uint64
+	// asked is the number of requests that want an answer, and answered that of answers; each is unsettled while its
+	// direction stands in the middle of something.
+	asked, answered atomic.Uint64
 
 	ending atomic.Pointer[Ending]
 	timer  *time.Timer // of an idle ending with a deadline; guarded by endMu
@@ -39,7 +43,7 @@ type Relay struct {
 	waited bool
 
 	pumps  atomic.Int32 // pumps still running
-	result Result       // Notified is pumpToClient's
+	result Result       // Notified and Interrupted are pumpToClient's
 	once   sync.Once    // of its cause
 }
 
@@ -57,6 +61,16 @@ func (*Engine) Start(cfg Config) (*Relay, error) {
 func (r *Relay) Stats() Stats {
 	return Stats{ToServer: r.toServer.Load(), ToClient: r.toClient.Load()}
 }
+
+// Busy reports whether something is under way: a request without its answer, or a transaction. Between two looks it may have
+// been otherwise.
+func (r *Relay) Busy() bool {
+	answered := r.answered.Load()
+	return answered == unsettled || r.asked.Load() > answered
+}
+
+// unsettled is no number of requests or answers.
+const unsettled = math.MaxUint64
 
 // settle notes why the session ended; the first cause counts.
 func (r *Relay) settle(cause Cause, err error) {

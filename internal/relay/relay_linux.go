@@ -18,6 +18,7 @@ type Relay struct {
 	up, down       wire.Walker
 
 	toServer, toClient atomic.Uint64
+	busy               atomic.Bool
 
 	phase    phase
 	upClosed bool // nothing more is forwarded to the server
@@ -81,12 +82,19 @@ func (r *Relay) Stats() Stats {
 	return Stats{ToServer: r.toServer.Load(), ToClient: r.toClient.Load()}
 }
 
+// Busy reports whether something is under way: a request without its answer, or a transaction. Between two looks it may have
+// been otherwise.
+func (r *Relay) Busy() bool { return r.busy.Load() }
+
 // forward passes a piece from one leg to the other.
 func (r *Relay) forward(from *leg, piece []byte) {
 	if from == &r.client {
 		r.forwardToServer(piece)
 	} else {
 		r.forwardToClient(piece)
+	}
+	if busy := !waits(&r.up, &r.down); busy != r.busy.Load() {
+		r.busy.Store(busy)
 	}
 }
 
