@@ -88,6 +88,13 @@ cluster "main" {
   # connections keep theirs.
   client_address_in_application_name = false
 
+  # What becomes of sessions whose server changes: "close" ends them at once, "drain" once they are idle and at the latest
+  # after drain_timeout, "leave" not at all. On a server that is down, silent or contradicted by another primary they
+  # always end at once.
+  on_demoted  = "close" # the primary is a replica now
+  on_promoted = "drain" # the replica is the primary now
+  on_lagging  = "leave" # the replica fell behind
+
   # The role with which the proxy asks the servers how they are. `pgreplicaproxy sql` prints how to create it.
   monitor {
     user     = "pgreplicaproxy"

@@ -34,6 +34,8 @@ type Backend struct {
 	// Replayed is the position in the write-ahead log (an LSN) up to which a replica is known to have replayed; zero when
 	// that is not known.
 	Replayed uint64
+	// Draining is a server that an operator has taken out of service: no new session goes there.
+	Draining bool
 	// Detail says in a few words why the role is what it is ("refused connections since 12:00:03"), for messages.
 	Detail string
 }
@@ -121,7 +123,7 @@ func (r Rules) route(q Request) (int, string) {
 func candidates(route *Route, backends []Backend, roll func() float64) []string {
 	var wanted, last []Backend
 	for _, b := range backends {
-		if b.Weight <= 0 || !route.Target.Serves(b.Role, route.Fallback) {
+		if b.Weight <= 0 || b.Draining || !route.Target.Serves(b.Role, route.Fallback) {
 			continue
 		}
 		if route.Target == TargetReplica && b.Role == Primary {
@@ -188,6 +190,8 @@ func unavailable(route *Route, backends []Backend) string {
 		switch {
 		case b.Detail != "":
 			reason += " (" + b.Detail + ")"
+		case b.Draining:
+			reason += " (taken out of service)"
 		case b.Weight <= 0:
 			reason += " (with weight 0)"
 		}

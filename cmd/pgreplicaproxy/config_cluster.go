@@ -63,6 +63,7 @@ func (c *converter) cluster(raw *rawCluster) (cfg proxy.ClusterConfig, mode stri
 	mode = c.authentication(raw, cfg.Monitor.Targets)
 	cfg.NameClients = c.boolean(raw.NameClients, false)
 	c.monitor(raw, &cfg)
+	c.placement(raw, &cfg)
 	if raw.AllowAuthentication != nil {
 		cfg.Allow = c.methods(raw.AllowAuthentication, cfg.Monitor.Targets)
 	}

@@ -36,6 +36,10 @@ const (
 	defaultBackendPort = "5432"
 	defaultWeight      = 1
 
+	defaultOnDemoted  = proxy.HandleClose
+	defaultOnPromoted = proxy.HandleDrain
+	defaultOnLagging  = proxy.HandleLeave
+
 	defaultTarget   = policy.TargetPrimary
 	defaultFallback = policy.FallbackNever
 

@@ -63,6 +63,10 @@ type rawCluster struct {
 	AllowSuperusers     *hcl.Attribute `hcl:"allow_superusers,optional"`
 	NameClients         *hcl.Attribute `hcl:"client_address_in_application_name,optional"`
 
+	OnDemoted  *hcl.Attribute `hcl:"on_demoted,optional"`
+	OnPromoted *hcl.Attribute `hcl:"on_promoted,optional"`
+	OnLagging  *hcl.Attribute `hcl:"on_lagging,optional"`
+
 	Monitor    *rawMonitor    `hcl:"monitor,block"`
 	BackendTLS *rawBackendTLS `hcl:"backend_tls,block"`
 	Backends   []*rawBackend  `hcl:"backend,block"`

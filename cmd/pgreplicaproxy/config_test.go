@@ -159,6 +159,9 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				Allow:            proxy.MethodSCRAM | proxy.MethodMD5 | proxy.MethodPassword | proxy.MethodOAuth | proxy.MethodGSS,
 				AllowMonitorUser: true,
 				NameClients:      true,
+				Transitions: proxy.Transitions{
+					Demoted: proxy.HandleDrain, Promoted: proxy.HandleLeave, Lagging: proxy.HandleClose,
+				},
 			},
 			{
 				Monitor: backends.MonitorConfig{
@@ -168,7 +171,8 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Interval:    time.Second,
 					Timeout:     time.Second,
 				},
-				Allow: proxy.MethodSCRAM,
+				Allow:       proxy.MethodSCRAM,
+				Transitions: proxy.Transitions{Promoted: proxy.HandleDrain, Lagging: proxy.HandleLeave},
 			},
 		},
 		Routes: policy.Rules{Routes: []policy.Route{

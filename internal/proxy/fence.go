@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/wire"
 )
 
 // fence ends the sessions of a cluster whose server may no longer serve them, on every change of what is known, until ctx
@@ -14,9 +16,18 @@ import (
 func (s *Server) fence(ctx context.Context, c *cluster) {
 	for {
 		snapshot := c.monitor.Snapshot()
-		for _, st := range snapshot.States {
-			s.fenceBackend(st)
-		}
+		s.judge(c, func(backend string, d *policy.Decision) (fate, *wire.ErrorResponse) {
+			i := slices.IndexFunc(snapshot.States, func(st backends.State) bool { return st.Target.Name == backend })
+			if i < 0 {
+				return stay, nil
+			}
+			st, lagging := snapshot.States[i], snapshot.Backends[i].Lagging
+			f := fateOf(st, lagging, d.Target, d.Fallback, c.Transitions)
+			if f == stay {
+				return stay, nil
+			}
+			return f, errFenced(st, lagging, d.Target)
+		})
 		select {
 		case <-snapshot.Changed():
 		case <-ctx.Done():
@@ -25,24 +36,28 @@ func (s *Server) fence(ctx context.Context, c *cluster) {
 	}
 }
 
-// fenceBackend ends the sessions that may not stay on one server.
-func (s *Server) fenceBackend(st backends.State) {
+// verdict says what becomes of a session on a server that was placed by a decision, and why.
+type verdict func(backend string, d *policy.Decision) (fate, *wire.ErrorResponse)
+
+// judge carries out a verdict on every session that is on a server of a cluster.
+func (s *Server) judge(c *cluster, v verdict) {
 	s.mu.Lock()
 	sessions := s.snapshotSessions()
 	s.mu.Unlock()
 	for _, sess := range sessions {
-		sess.fence(st, s.drainTimeout)
+		sess.judge(c, v)
 	}
 }
 
-// fence ends the session if it is on the server of st and may not stay there. One whose client has not heard of the server
-// yet only loses the connection to it, and its login goes on with the next one.
-func (s *session) fence(st backends.State, drainTimeout time.Duration) {
+// judge carries out a verdict. A session whose client has not heard of the server yet only loses the connection to it, and
+// its login goes on with the next one.
+func (s *session) judge(c *cluster, v verdict) {
 	s.mu.Lock()
-	f := stay
-	if s.leg != nil && s.target.Cluster == st.Target.Cluster && s.target.Name == st.Target.Name {
-		f = fateOf(st, s.decision.Target, s.decision.Fallback)
+	if s.leg == nil || s.cluster != c {
+		s.mu.Unlock()
+		return
 	}
+	f, reason := v(s.target.Name, &s.decision)
 	if f != stay && !s.begun {
 		_ = s.leg.SetDeadline(time.Unix(1, 0))
 		f = stay
@@ -52,11 +67,9 @@ func (s *session) fence(st backends.State, drainTimeout time.Duration) {
 	switch {
 	case f == stay, f == drain && ending != nil:
 	case f == drain:
-		s.end(relay.Ending{
-			Error: errFenced(st, s.decision.Target), Why: "drained", Idle: true, Deadline: time.Now().Add(drainTimeout),
-		})
+		s.end(relay.Ending{Error: reason, Why: "drained", Idle: true, Deadline: time.Now().Add(s.server.drainTimeout)})
 	default:
-		s.end(relay.Ending{Error: errFenced(st, s.decision.Target), Why: "fenced"})
+		s.end(relay.Ending{Error: reason, Why: "fenced"})
 	}
 }
 
@@ -73,8 +86,9 @@ const (
 )
 
 // fateOf judges a session for target on a server in state st. Doubt about the monitor's own access (its password, a full
-// server, the resolver) ends nobody's session; a server that is gone, contradicted or of another role does.
-func fateOf(st backends.State, target policy.Target, fallback policy.Fallback) fate {
+// server, the resolver) ends nobody's session; a server that is gone or contradicted does. What a change of role does the
+// operator has a say in.
+func fateOf(st backends.State, lagging bool, target policy.Target, fallback policy.Fallback, t Transitions) fate {
 	switch st.Status {
 	case backends.Down, backends.Silent, backends.Conflict, backends.Foreign:
 		return end
@@ -85,11 +99,25 @@ func fateOf(st backends.State, target policy.Target, fallback policy.Fallback) f
 		return end
 	}
 	switch {
+	case st.Claim == policy.Replica && target != policy.TargetPrimary && lagging:
+		return t.Lagging.fate()
 	case st.Claim == policy.Unknown, target.Serves(st.Claim, fallback):
 		return stay
-	case st.Claim == policy.Primary: // promoted: what a replica's session reads there is still right
+	case st.Claim == policy.Primary:
+		return t.Promoted.fate()
+	default:
+		return t.Demoted.fate()
+	}
+}
+
+// fate is what a handling means for one session.
+func (h Handling) fate() fate {
+	switch h {
+	case HandleLeave:
+		return stay
+	case HandleDrain:
 		return drain
-	default: // demoted
+	default:
 		return end
 	}
 }

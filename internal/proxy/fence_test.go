@@ -7,7 +7,22 @@ import (
 	"github.com/replicon/pgreplicaproxy/policy"
 )
 
-// TestFate tries every status with every claim, target and fallback against the rules in words.
+var handlings = []Handling{HandleClose, HandleDrain, HandleLeave}
+
+// everyTransitions yields all there are.
+func everyTransitions(yield func(Transitions) bool) {
+	for _, demoted := range handlings {
+		for _, promoted := range handlings {
+			for _, lagging := range handlings {
+				if !yield(Transitions{demoted, promoted, lagging}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// TestFate tries every status with every claim, target, fallback and handling against the rules in words.
 func TestFate(t *testing.T) {
 	claims := []policy.Role{policy.Unknown, policy.Primary, policy.Replica}
 	targets := []policy.Target{policy.TargetPrimary, policy.TargetReplica, policy.TargetAny}
@@ -15,10 +30,15 @@ func TestFate(t *testing.T) {
 		for _, claim := range claims {
 			for _, target := range targets {
 				for _, fallback := range []policy.Fallback{policy.FallbackNever, policy.FallbackNoReplica} {
-					st := backends.State{Status: status, Claim: claim}
-					got := fateOf(st, target, fallback)
-					if want := wantFate(status, claim, target, fallback); got != want {
-						t.Errorf("%v, claims %v, session for %v, fallback %v: got %v, want %v", status, claim, target, fallback, got, want)
+					for transitions := range everyTransitions {
+						for _, lagging := range []bool{false, true} {
+							st := backends.State{Status: status, Claim: claim}
+							got := fateOf(st, lagging, target, fallback, transitions)
+							if want := wantFate(st, lagging, target, fallback, transitions); got != want {
+								t.Errorf("%v, claims %v, lagging %t, session for %v, fallback %v, %+v: got %v, want %v",
+									status, claim, lagging, target, fallback, transitions, got, want)
+							}
+						}
 					}
 				}
 			}
@@ -26,8 +46,9 @@ func TestFate(t *testing.T) {
 	}
 }
 
-func wantFate(status backends.Status, claim policy.Role, target policy.Target, fallback policy.Fallback) fate {
-	switch status {
+func wantFate(st backends.State, lagging bool, target policy.Target, fallback policy.Fallback, transitions Transitions) fate {
+	words := map[Handling]fate{HandleClose: end, HandleDrain: drain, HandleLeave: stay}
+	switch st.Status {
 	case backends.Down, backends.Silent, backends.Conflict, backends.Foreign:
 		return end
 	case backends.Starting:
@@ -36,20 +57,24 @@ func wantFate(status backends.Status, claim policy.Role, target policy.Target, f
 		}
 		return end
 	}
-	switch claim {
+	switch st.Claim {
 	case policy.Primary:
 		if target == policy.TargetReplica && fallback == policy.FallbackNever {
-			return drain
+			return words[transitions.Promoted]
 		}
 	case policy.Replica:
 		if target == policy.TargetPrimary {
-			return end
+			return words[transitions.Demoted]
+		}
+		if lagging {
+			return words[transitions.Lagging]
 		}
 	}
 	return stay
 }
 
-// TestWriteSessionsEnd is the promise behind the fence: whatever is known for certain against a primary ends its sessions.
+// TestWriteSessionsEnd is the promise behind the fence: whatever is known for certain against a primary ends its sessions. The
+// operator has a say only in what becomes of them where nobody can write: on a server that is a replica now.
 func TestWriteSessionsEnd(t *testing.T) {
 	for _, st := range []backends.State{
 		{Status: backends.Up, Claim: policy.Replica},
@@ -60,8 +85,26 @@ func TestWriteSessionsEnd(t *testing.T) {
 		{Status: backends.Silent},
 		{Status: backends.Starting},
 	} {
-		if got := fateOf(st, policy.TargetPrimary, policy.FallbackNever); got != end {
-			t.Errorf("%v, claims %v: got %v, want end", st.Status, st.Claim, got)
+		for transitions := range everyTransitions {
+			if st.Claim == policy.Replica && transitions.Demoted != HandleClose {
+				continue
+			}
+			if got := fateOf(st, false, policy.TargetPrimary, policy.FallbackNever, transitions); got != end {
+				t.Errorf("%v, claims %v, %+v: got %v, want end", st.Status, st.Claim, transitions, got)
+			}
+		}
+	}
+}
+
+func TestParseHandling(t *testing.T) {
+	for _, want := range handlings {
+		if got, err := ParseHandling(want.String()); err != nil || got != want {
+			t.Errorf("ParseHandling(%q) = %v, %v", want, got, err)
+		}
+	}
+	for _, word := range []string{"", "Close", "kill", "Handling(1)"} {
+		if got, err := ParseHandling(word); err == nil {
+			t.Errorf("ParseHandling(%q) = %v", word, got)
 		}
 	}
 }

@@ -193,6 +193,7 @@ func (s *session) noteKey(m wire.Message) {
 		return
 	}
 	s.forget()
+	s.key = key
 	s.forget = s.server.cancels.add(key, s.target)
 }
 

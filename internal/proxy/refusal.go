@@ -18,6 +18,10 @@ var (
 		Code:    wire.AdminShutdown,
 		Message: "terminating connection because the proxy is shutting down",
 	}
+	errAdministrator = &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: "terminating connection due to administrator command", // as pg_terminate_backend has it
+	}
 	errInternal = &wire.ErrorResponse{
 		Code:    wire.InternalError,
 		Message: "the proxy could not serve the session",
@@ -174,15 +178,27 @@ func errWrongRole(backend string, d policy.Decision) error {
 	})
 }
 
-func errFenced(st backends.State, target policy.Target) *wire.ErrorResponse {
+// errDraining ends the sessions on a server that an operator takes out.
+func errDraining(backend string) *wire.ErrorResponse {
+	return &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: fmt.Sprintf("terminating connection because server %q is taken out of service", backend),
+		Hint:    "Reconnect to reach another server.",
+	}
+}
+
+func errFenced(st backends.State, lagging bool, target policy.Target) *wire.ErrorResponse {
 	e := &wire.ErrorResponse{
 		Code:    wire.AdminShutdown,
 		Message: fmt.Sprintf("terminating connection because server %q can no longer serve as %s", st.Target.Name, target.Noun()),
 		Detail:  fmt.Sprintf("It is %s now.", st.Role),
 		Hint:    "Reconnect to reach the right server.",
 	}
-	if st.Detail != "" {
+	switch {
+	case st.Detail != "":
 		e.Detail = fmt.Sprintf("It is %s now: %s.", st.Role, st.Detail)
+	case lagging:
+		e.Detail = "It lags behind the primary."
 	}
 	return e
 }

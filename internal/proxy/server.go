@@ -43,6 +43,8 @@ type ClusterConfig struct {
 	Passthrough *Passthrough `json:"-"`
 	// AllowMonitorUser lets clients log in as the monitor's role, which is refused otherwise.
 	AllowMonitorUser bool
+	// Transitions say what becomes of sessions whose server changes its role.
+	Transitions Transitions
 	// NameClients adds the client's address to the application_name that its server sees.
 	NameClients bool
 }
@@ -50,9 +52,10 @@ type ClusterConfig struct {
 // cluster is a cluster at work.
 type cluster struct {
 	ClusterConfig
-	monitor *backends.Monitor
-	targets map[string]backends.Target
-	audits  audits
+	monitor   *backends.Monitor
+	targets   map[string]backends.Target
+	audits    audits
+	standings standings
 }
 
 // Server carries sessions. Its methods may be called from anywhere.
@@ -66,6 +69,8 @@ type Server struct {
 
 	relays  relay.Engine
 	cancels cancelTable
+	orphans orphans
+	ends    sync.WaitGroup // of sessions that leave something to do behind
 	lastID  atomic.Uint64
 
 	mu       sync.Mutex
@@ -83,6 +88,7 @@ func New(cfg Config) *Server {
 		leaves:       cfg.Leaves,
 		log:          cfg.Logger,
 		metrics:      cfg.Metrics,
+		orphans:      newOrphans(),
 		sessions:     make(map[*session]struct{}),
 		empty:        make(chan struct{}),
 	}
@@ -156,7 +162,7 @@ func (s *Server) ServeClient(ctx context.Context, client *tlsfront.Client) {
 func (s *Server) decide(q policy.Request) policy.Decision {
 	view := make(policy.View, len(s.clusters))
 	for name, c := range s.clusters {
-		view[name] = c.monitor.Snapshot().Backends
+		view[name] = c.standings.fill(c.monitor.Snapshot().Backends)
 	}
 	return s.routes.Decide(q, view, rand.Float64)
 }
@@ -170,6 +176,7 @@ func (s *Server) Sessions() int {
 
 // Close releases what is left once Run has returned and Drain has ended every session.
 func (s *Server) Close() {
+	s.ends.Wait()
 	s.relays.Close()
 	for _, c := range s.clusters {
 		if c.Passthrough != nil && c.Passthrough.Close != nil {

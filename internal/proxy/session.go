@@ -32,7 +32,8 @@ type session struct {
 	route    string // of decision, for the metrics
 	cluster  *cluster
 
-	forget func() // removes the cancel key
+	key    wire.Cancel // the server's, zero before it was heard
+	forget func()      // removes the key from the cancel table
 	stop   func() bool
 
 	mu     sync.Mutex
@@ -140,6 +141,8 @@ func (s *session) mayUse(target backends.Target) error {
 	switch {
 	case s.ending != nil:
 		return s.ending.Error
+	case s.cluster.standings.draining(target.Name):
+		return refuse(ReasonRole, errDraining(target.Name))
 	case !ok || !s.decision.Target.Serves(st.Role, s.decision.Fallback):
 		return errWrongRole(target.Name, s.decision)
 	}
@@ -220,7 +223,14 @@ func (s *session) ended(r relay.Result) {
 	}
 	s.log(level, "session closed", attrs...)
 	s.closed(r)
+	if !r.Interrupted || s.key.Key == nil {
+		s.leave()
+		return
+	}
+	s.server.ends.Add(1) // before nobody knows the session any more
+	defer s.server.ends.Done()
 	s.leave()
+	s.server.orphans.cancel(s.target, s.key)
 }
 
 // leave takes the session out of everything that knows it.
@@ -268,36 +278,49 @@ func (s *session) write(b []byte) error {
 
 // place turns the startup packet into a request, and the request into a decision.
 func (s *session) place() error {
-	startup := s.client.Opening.Startup
-	s.request = policy.Request{User: startup.User(), Database: startup.Database(), Address: s.client.IP()}
-	if s.client.TLS != nil {
-		s.request.ServerName, s.request.TLS = s.client.TLS.ServerName, true
-		s.request.Certificate = len(s.client.TLS.VerifiedChains) > 0
-	}
-	if s.request.User == "" {
-		return errNoUser
-	}
-	replication, err := startup.Replication()
+	q, err := s.ask()
 	if err != nil {
-		value, _ := startup.Get("replication")
-		return errors.Join(errReplication(value), err)
+		return err
 	}
-	s.request.Replication = replication
-	if entry := s.server.routes.Enter(s.request); !entry.Allowed {
+	if entry := s.server.routes.Enter(q); !entry.Allowed {
 		return errNoEntry(entry)
 	}
-	s.decision = s.server.decide(s.request)
-	if s.decision.Route >= 0 {
-		s.route = s.server.routes.Routes[s.decision.Route].String()
+	d := s.server.decide(q)
+	c := s.server.clusters[d.Cluster]
+	s.mu.Lock()
+	s.decision, s.cluster = d, c
+	s.mu.Unlock()
+	if d.Route >= 0 {
+		s.route = s.server.routes.Routes[d.Route].String()
 	}
-	s.cluster = s.server.clusters[s.decision.Cluster]
-	if s.cluster != nil && !s.cluster.AllowMonitorUser && clip(s.request.User, maxName) == s.cluster.Monitor.Credentials.User {
-		return errMonitorUser(s.request.User)
+	if c != nil && !c.AllowMonitorUser && clip(q.User, maxName) == c.Monitor.Credentials.User {
+		return errMonitorUser(q.User)
 	}
-	if s.decision.Verdict != policy.Serve {
-		return errUndecided(s.decision, s.request)
+	if d.Verdict != policy.Serve {
+		return errUndecided(d, q)
 	}
 	return nil
+}
+
+// ask reads the request from the startup packet.
+func (s *session) ask() (policy.Request, error) {
+	startup := s.client.Opening.Startup
+	q := policy.Request{User: startup.User(), Database: startup.Database(), Address: s.client.IP()}
+	if s.client.TLS != nil {
+		q.ServerName, q.TLS = s.client.TLS.ServerName, true
+		q.Certificate = len(s.client.TLS.VerifiedChains) > 0
+	}
+	var err error
+	if q.User == "" {
+		err = errNoUser
+	} else if q.Replication, err = startup.Replication(); err != nil {
+		value, _ := startup.Get("replication")
+		err = errors.Join(errReplication(value), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.request = q
+	return q, err
 }
 
 // maxName is the longest name that servers know; they cut longer ones (NAMEDATALEN in src/include/pg_config_manual.h).

@@ -45,6 +45,10 @@ cluster "main" {
 
   client_address_in_application_name = true
 
+  on_demoted  = "drain"
+  on_promoted = "leave"
+  on_lagging  = "close"
+
   monitor {
     user            = "watcher"
     password        = env("TEST_UNSET_VARIABLE", "fallback")

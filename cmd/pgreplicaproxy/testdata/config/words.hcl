@@ -4,6 +4,9 @@ tls { min_version = "1.1" }
 cluster "main" {
   authentication       = "scram"
   allow_authentication = ["scram-sha-265"]
+  on_demoted  = "keep"
+  on_promoted = "Drain"
+  on_lagging  = ""
   monitor { password = env("TEST_MONITOR_PASSWORD") }
   backend_tls { mode = "prefer" }
   backend "db1" { address = "10.0.0.11:5432" }
