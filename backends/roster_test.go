@@ -145,7 +145,7 @@ func TestSameServer(t *testing.T) {
 		"name": func(t *Target) { t.Name = "db2" }, "cluster": func(t *Target) { t.Cluster = "other" },
 		"address": func(t *Target) { t.Address = "db1:5433" }, "network": func(t *Target) { t.Network = "unix" },
 		"TLS": func(t *Target) { t.TLS = TLSOff }, "server name": func(t *Target) { t.ServerName = "db" },
-		"roots": func(t *Target) { t.RootCAs = nil },
+		"roots": func(t *Target) { t.RootCAs = nil }, "PROXY header": func(t *Target) { t.SendProxyProtocol = true },
 	} {
 		other := base
 		change(&other)

@@ -26,29 +26,53 @@ type RoleSecret struct {
 // server that carries nothing else: no word of a client reaches its session but the name of a role, as a parameter. Its
 // methods may be called from anywhere.
 type Secrets struct {
-	readers map[string]*secretReader
+	mu      sync.Mutex
+	readers map[string]*secretReader // by the server's name
 }
 
 // NewSecrets returns the store of a cluster. It connects when it is first asked. Superusers have a secret only if they are
 // allowed here, and by the function on the server.
 func NewSecrets(config MonitorConfig, superusers bool) *Secrets {
-	s := &Secrets{readers: make(map[string]*secretReader)}
-	timeout := orDefault(config.Timeout, DefaultTimeout)
-	credentials := config.Credentials
-	for _, t := range config.Targets {
-		s.readers[t.Name] = &secretReader{
-			timeout: timeout, superusers: superusers, turn: make(chan struct{}, 1), cache: make(map[string]cachedSecret),
-			logIn: func(ctx context.Context) (*session, error) { return logIn(ctx, t, credentials, timeout) },
-		}
-	}
+	s := new(Secrets)
+	s.Update(config, superusers)
 	return s
+}
+
+// Update changes the servers, and how they are asked. What is known from servers that stay the same is kept. It takes as long
+// as a question that is under way to a server that goes.
+func (s *Secrets) Update(config MonitorConfig, superusers bool) {
+	config = config.settled()
+	s.mu.Lock()
+	old := s.readers
+	s.readers = make(map[string]*secretReader, len(config.Targets))
+	for _, t := range config.Targets {
+		r := old[t.Name]
+		if r == nil || !r.target.SameServer(t) || r.timeout != config.Timeout || r.superusers != superusers ||
+			!r.logsInAs(config.Credentials) {
+			s.readers[t.Name] = newSecretReader(t, config, superusers)
+			continue
+		}
+		s.readers[t.Name] = r
+		delete(old, t.Name)
+	}
+	s.mu.Unlock()
+	for _, r := range old {
+		r.close()
+	}
+}
+
+// reader returns who asks a server, nil for one that is none of the cluster's.
+func (s *Secrets) reader(backend string) *secretReader {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.readers[backend]
 }
 
 // Lookup returns what a server has on file for a role, at most maxAge old; zero asks the server, after the call began. Calls
 // for the same role at the same time share a question. An error says that the server could not be asked within the
 // monitor's timeout, or that the function which answers is missing there.
 func (s *Secrets) Lookup(ctx context.Context, backend, role string, maxAge time.Duration) (RoleSecret, error) {
-	r := s.readers[backend]
+	r := s.reader(backend)
 	if r == nil {
 		return RoleSecret{}, fmt.Errorf("read secret: no server %q", backend)
 	}
@@ -68,13 +92,8 @@ func (s *Secrets) Lookup(ctx context.Context, backend, role string, maxAge time.
 	return found, nil
 }
 
-// Close ends the connections. Nothing may be looked up afterwards.
-func (s *Secrets) Close() {
-	for _, r := range s.readers {
-		r.turn <- struct{}{} // for good
-		r.hangUp()
-	}
-}
+// Close ends the connections. Whatever is looked up afterwards is an error.
+func (s *Secrets) Close() { s.Update(MonitorConfig{}, false) }
 
 // maxCached bounds what strangers can make a server's cache hold by asking for roles.
 const maxCached = 4096
@@ -87,8 +106,10 @@ type cachedSecret struct {
 
 // secretReader asks one server.
 type secretReader struct {
-	logIn   func(context.Context) (*session, error)
-	timeout time.Duration // of one question, a login and the wait for the turn included
+	target   Target
+	logIn    func(context.Context) (*session, error)
+	logsInAs func(Credentials) bool
+	timeout  time.Duration // of one question, a login and the wait for the turn included
 	// superusers says that they may have a secret.
 	superusers bool
 	// turn is held by whoever uses the session.
@@ -97,6 +118,21 @@ type secretReader struct {
 
 	mu    sync.Mutex
 	cache map[string]cachedSecret
+}
+
+func newSecretReader(t Target, config MonitorConfig, superusers bool) *secretReader {
+	credentials, timeout := config.Credentials, config.Timeout // what a function has caught, nobody prints
+	return &secretReader{
+		target: t, timeout: timeout, superusers: superusers, turn: make(chan struct{}, 1), cache: make(map[string]cachedSecret),
+		logIn:    func(ctx context.Context) (*session, error) { return logIn(ctx, t, credentials, timeout) },
+		logsInAs: func(c Credentials) bool { return c == credentials },
+	}
+}
+
+// close ends the connection for good, once nobody uses it.
+func (r *secretReader) close() {
+	r.turn <- struct{}{}
+	r.hangUp()
 }
 
 // cached returns an answer that was asked for after since.

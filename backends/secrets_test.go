@@ -243,3 +243,27 @@ func TestSecretsAreBounded(t *testing.T) {
 		t.Error("an answer is newer than itself")
 	}
 }
+
+// A server that stays keeps its connection and what is known of it; one that is gone is no longer asked.
+func TestSecretsUpdate(t *testing.T) {
+	s, server := realSecrets(t)
+	first, err := s.Lookup(within(t), "db1", "app", time.Hour)
+	if err != nil || first.Secret == nil {
+		t.Fatalf("got %+v, %v", first, err)
+	}
+	before := asked(t, server)
+	config := secretsConfig(server)
+	config.Targets[0].Weight = 7
+	s.Update(config, false)
+	if _, err := s.Lookup(within(t), "db1", "app", time.Hour); err != nil || asked(t, server) != before {
+		t.Errorf("got %v, and the server was asked %d times more, want 0", err, asked(t, server)-before)
+	}
+	config.Targets[0].Name = "db2"
+	s.Update(config, false)
+	if _, err := s.Lookup(within(t), "db1", "app", time.Hour); err == nil || !strings.Contains(err.Error(), `no server "db1"`) {
+		t.Errorf("of a server that is gone: %v", err)
+	}
+	if _, err := s.Lookup(within(t), "db2", "app", time.Hour); err != nil || asked(t, server) != before+1 {
+		t.Errorf("got %v, and the server was asked %d times more, want 1", err, asked(t, server)-before)
+	}
+}

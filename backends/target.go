@@ -75,7 +75,7 @@ func (t Target) Secure() bool { return t.Network == "unix" || t.TLS.Verified() }
 // SameServer reports whether t and u name the same server and reach it in the same way, whatever its weight.
 func (t Target) SameServer(u Target) bool {
 	return t.Cluster == u.Cluster && t.Name == u.Name && t.Network == u.Network && t.Address == u.Address &&
-		t.TLS == u.TLS && t.ServerName == u.ServerName && t.RootCAs.Equal(u.RootCAs)
+		t.TLS == u.TLS && t.ServerName == u.ServerName && t.RootCAs.Equal(u.RootCAs) && t.SendProxyProtocol == u.SendProxyProtocol
 }
 
 // serverName returns the name to verify.

@@ -25,7 +25,7 @@ func (s *service) clusters() ([]proxy.ClusterConfig, error) {
 		if err != nil {
 			return nil, err
 		}
-		clusters[i].Passthrough = &proxy.Passthrough{MockKey: key}
+		clusters[i].Passthrough = &proxy.Passthrough{MockKey: key, Superusers: p.Superusers}
 		if err := s.secretsOf(&clusters[i], p); err != nil {
 			return nil, err
 		}
@@ -36,8 +36,6 @@ func (s *service) clusters() ([]proxy.ClusterConfig, error) {
 // secretsOf sets where a cluster's secrets come from: the servers, or a file.
 func (s *service) secretsOf(c *proxy.ClusterConfig, p passthroughConfig) error {
 	if p.SecretsFile == "" {
-		secrets := backends.NewSecrets(c.Monitor, p.Superusers)
-		c.Passthrough.Lookup, c.Passthrough.Close, c.Passthrough.FromServers = secrets.Lookup, secrets.Close, true
 		return nil
 	}
 	file, err := backends.LoadSecretsFile(p.SecretsFile)

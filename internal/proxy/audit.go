@@ -95,12 +95,13 @@ func (a *audits) of(backend string) Audit {
 // Audits returns what is known of the way to each server, by the names of the cluster and the server. The binding is as of the
 // monitor's last login.
 func (s *Server) Audits() map[string]map[string]Audit {
+	now := s.settings.Load()
 	var fronts [][32]byte
-	if s.leaves != nil {
-		fronts = s.leaves()
+	if now.leaves != nil {
+		fronts = now.leaves()
 	}
-	list := make(map[string]map[string]Audit, len(s.clusters))
-	for name, c := range s.clusters {
+	list := make(map[string]map[string]Audit, len(now.clusters))
+	for name, c := range now.clusters {
 		list[name] = make(map[string]Audit)
 		for _, st := range c.monitor.Snapshot().States {
 			a := c.audits.of(st.Target.Name)
@@ -112,23 +113,26 @@ func (s *Server) Audits() map[string]map[string]Audit {
 	return list
 }
 
-// audit looks at the access rules of every server that is up, now and then, until ctx ends. A change is logged.
-func (s *Server) audit(ctx context.Context, c *cluster) {
+// audit looks at the access rules of every server that is up, now and then and after each Update, until ctx ends. A change is logged.
+func (s *Server) audit(ctx context.Context, u *upkeep) {
 	select {
-	case <-c.monitor.FirstRound():
+	case <-u.monitor.FirstRound():
 	case <-ctx.Done():
 		return
 	}
 	ticks := time.NewTicker(auditInterval)
 	defer ticks.Stop()
 	for {
-		for _, st := range c.monitor.Snapshot().States {
-			if st.Status == backends.Up {
+		now := s.settings.Load()
+		c := now.clusters[u.name] // nil until Update is done
+		for _, st := range u.monitor.Snapshot().States {
+			if st.Status == backends.Up && c != nil {
 				s.inspect(ctx, c, st.Target)
 			}
 		}
 		select {
 		case <-ticks.C:
+		case <-now.replaced:
 		case <-ctx.Done():
 			return
 		}
@@ -137,7 +141,7 @@ func (s *Server) audit(ctx context.Context, c *cluster) {
 
 // inspect looks at one server. A login of the monitor that fails here is nothing to tell: the monitor itself has noticed.
 func (s *Server) inspect(ctx context.Context, c *cluster, target backends.Target) {
-	found := backends.Inspect(ctx, target, c.Monitor, c.Passthrough != nil && c.Passthrough.FromServers).Findings
+	found := backends.Inspect(ctx, target, c.Monitor, c.asksForSecrets()).Findings
 	if _, failed := found[backends.FoundNoLogin]; failed || ctx.Err() != nil {
 		return
 	}

@@ -6,5 +6,5 @@
 //
 // Read server.go for what lives as long as the program, session.go for one session from top to bottom, login.go and
 // authenticate.go for the part before AuthenticationOk, cancel.go for CancelRequest, fence.go for sessions that must end
-// because their server changed its role.
+// because their server changed its role or is gone from the configuration, update.go for how that changes.
 package proxy

@@ -12,64 +12,82 @@ import (
 )
 
 // fence ends the sessions of a cluster whose server may no longer serve them, on every change of what is known, until ctx
-// ends.
-func (s *Server) fence(ctx context.Context, c *cluster) {
-	for {
-		snapshot := c.monitor.Snapshot()
-		s.judge(c, func(backend string, d *policy.Decision) (fate, *wire.ErrorResponse) {
-			i := slices.IndexFunc(snapshot.States, func(st backends.State) bool { return st.Target.Name == backend })
-			if i < 0 {
-				return stay, nil
-			}
-			st, lagging := snapshot.States[i], snapshot.Backends[i].Lagging
-			f := fateOf(st, lagging, d.Target, d.Fallback, c.Transitions)
-			if f == stay {
-				return stay, nil
-			}
-			return f, errFenced(st, lagging, d.Target)
+// ends, or the cluster is removed and the last of its servers forgotten.
+func (s *Server) fence(ctx context.Context, u *upkeep) {
+	var transitions Transitions
+	for removed := u.removed; ; {
+		now, snapshot := s.settings.Load(), u.monitor.Snapshot()
+		if c := now.clusters[u.name]; c != nil {
+			transitions = c.Transitions
+		}
+		s.judge(u, func(on backends.Target, d *policy.Decision) (fate, *wire.ErrorResponse) {
+			return judgeBy(snapshot, on, d, transitions)
 		})
+		if removed == nil && len(snapshot.States) == 0 {
+			return
+		}
 		select {
 		case <-snapshot.Changed():
+		case <-now.replaced:
+		case <-removed:
+			removed = nil
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// judgeBy is the verdict on a session by what is known of its cluster.
+func judgeBy(known *backends.Snapshot, on backends.Target, d *policy.Decision, t Transitions) (fate, *wire.ErrorResponse) {
+	i := indexOf(known, on)
+	if i < 0 {
+		return fateOfRemoved(on, known, d.Target), errRemoved(on)
+	}
+	st, lagging := known.States[i], known.Backends[i].Lagging
+	f := fateOf(st, lagging, d.Target, d.Fallback, t)
+	if f == stay {
+		return stay, nil
+	}
+	return f, errFenced(st, lagging, d.Target)
+}
+
+// indexOf returns the place of this very server in a snapshot, -1 for none: another address under the same name is another
+// server.
+func indexOf(known *backends.Snapshot, target backends.Target) int {
+	return slices.IndexFunc(known.States, func(st backends.State) bool { return st.Target.SameServer(target) })
+}
+
 // verdict says what becomes of a session on a server that was placed by a decision, and why.
-type verdict func(backend string, d *policy.Decision) (fate, *wire.ErrorResponse)
+type verdict func(on backends.Target, d *policy.Decision) (fate, *wire.ErrorResponse)
 
 // judge carries out a verdict on every session that is on a server of a cluster.
-func (s *Server) judge(c *cluster, v verdict) {
+func (s *Server) judge(u *upkeep, v verdict) {
 	s.mu.Lock()
 	sessions := s.snapshotSessions()
 	s.mu.Unlock()
 	for _, sess := range sessions {
-		sess.judge(c, v)
+		sess.judge(u, v)
 	}
 }
 
 // judge carries out a verdict. A session whose client has not heard of the server yet only loses the connection to it, and
 // its login goes on with the next one.
-func (s *session) judge(c *cluster, v verdict) {
+func (s *session) judge(u *upkeep, v verdict) {
 	s.mu.Lock()
-	if s.leg == nil || s.cluster != c {
-		s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.leg == nil || s.cluster.upkeep != u {
 		return
 	}
-	f, reason := v(s.target.Name, &s.decision)
-	if f != stay && !s.begun {
-		_ = s.leg.SetDeadline(time.Unix(1, 0))
-		f = stay
-	}
-	ending := s.ending
-	s.mu.Unlock()
+	f, reason := v(s.target, &s.decision)
 	switch {
-	case f == stay, f == drain && ending != nil:
+	case f == stay, f == drain && s.ending != nil:
+	case !s.begun:
+		_ = s.leg.SetDeadline(time.Unix(1, 0))
 	case f == drain:
-		s.end(relay.Ending{Error: reason, Why: "drained", Idle: true, Deadline: time.Now().Add(s.server.drainTimeout)})
+		deadline := time.Now().Add(s.server.settings.Load().drainTimeout)
+		s.endNow(relay.Ending{Error: reason, Why: "drained", Idle: true, Deadline: deadline})
 	default:
-		s.end(relay.Ending{Error: reason, Why: "fenced"})
+		s.endNow(relay.Ending{Error: reason, Why: "fenced"})
 	}
 }
 
@@ -120,4 +138,15 @@ func (h Handling) fate() fate {
 	default:
 		return end
 	}
+}
+
+// fateOfRemoved judges a session for target on a server that the configuration does not name any more. Nobody watches that
+// server, so a session that may write there cannot wait once another server is the primary.
+func fateOfRemoved(removed backends.Target, snapshot *backends.Snapshot, target policy.Target) fate {
+	for _, st := range snapshot.States {
+		if st.Role == policy.Primary && st.Target.Address != removed.Address && target != policy.TargetReplica {
+			return end
+		}
+	}
+	return drain
 }

@@ -58,7 +58,7 @@ func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) 
 	var failures error
 	for i, name := range s.decision.Backends {
 		left := len(s.decision.Backends) - i
-		leg, first, err := s.attempt(ctx, s.cluster.targets[name], left)
+		leg, first, err := s.attempt(ctx, name, left)
 		if err == nil && left > 1 && turnedAway(first) {
 			s.detach()
 			err = fmt.Errorf("%s turned the session away before authentication", name)
@@ -79,7 +79,12 @@ func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) 
 }
 
 // attempt dials one server of those left, sends the startup packet and reads the first message of the answer.
-func (s *session) attempt(ctx context.Context, target backends.Target, left int) (serverLeg, wire.Message, error) {
+func (s *session) attempt(ctx context.Context, name string, left int) (serverLeg, wire.Message, error) {
+	st, named := s.cluster.monitor.Snapshot().State(name)
+	if !named {
+		return serverLeg{}, wire.Message{}, fmt.Errorf("server %s was removed", name)
+	}
+	target := st.Target
 	deadline := s.client.Deadline
 	if left > 1 {
 		share := time.Until(deadline) / time.Duration(left)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/wire"
@@ -96,7 +97,7 @@ func (s *Server) EndSession(id uint64) error {
 // DrainBackend takes a server out of service, or back into it: it gets no new sessions, and those on it end once they are idle,
 // at the latest after the drain timeout. Taken back it gets new sessions; what has been asked to end ends. An error says that there is no such server.
 func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
-	c := s.clusters[cluster]
+	c := s.settings.Load().clusters[cluster]
 	if c == nil {
 		return fmt.Errorf("no cluster is called %q", cluster)
 	}
@@ -107,8 +108,8 @@ func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
 	s.log.Info("backend taken "+map[bool]string{true: "out of service", false: "back into service"}[drained],
 		"cluster", cluster, "backend", backend)
 	if drained {
-		s.judge(c, func(name string, _ *policy.Decision) (fate, *wire.ErrorResponse) {
-			if name != backend {
+		s.judge(c.upkeep, func(on backends.Target, _ *policy.Decision) (fate, *wire.ErrorResponse) {
+			if on.Name != backend {
 				return stay, nil
 			}
 			return drain, errDraining(backend)

@@ -18,12 +18,11 @@ import (
 // recovers the ClientKey from the client's proof (RFC 5802 section 3), and logs in to the server with it. Each leg is then
 // bound to its own certificate, and no server hears of a client that has not proven who it is.
 type Passthrough struct {
-	// Lookup returns the secret of a role as the server has it on file, at most maxAge old; zero asks the server.
+	// Lookup returns the secret of a role as the server has it on file, at most maxAge old; zero asks the server. Nil asks
+	// the servers, with the monitor's credentials.
 	Lookup func(ctx context.Context, backend, role string, maxAge time.Duration) (backends.RoleSecret, error)
-	// FromServers says that Lookup asks the servers, which then have to be prepared for it.
-	FromServers bool
-	// Close releases what Lookup holds. Nil does nothing.
-	Close func()
+	// Superusers lets superusers in whose secret is asked for like that.
+	Superusers bool
 	// MockKey makes the answers for roles without a secret: the same for one role across restarts, and on every proxy that
 	// has the same key. It has 32 bytes at least.
 	MockKey []byte
@@ -106,7 +105,7 @@ func (p *passthrough) prepare(ctx context.Context) error {
 func (p *passthrough) lookup(ctx context.Context, backend string, maxAge time.Duration) (backends.RoleSecret, error) {
 	ctx, cancel := context.WithDeadline(ctx, p.client.Deadline)
 	defer cancel()
-	return p.cluster.Passthrough.Lookup(ctx, backend, p.request.User, maxAge)
+	return p.cluster.lookup(ctx, backend, p.request.User, maxAge)
 }
 
 // binding is the channel binding data of a certificate, nil where there is none or it has none.

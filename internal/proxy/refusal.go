@@ -203,6 +203,14 @@ func errFenced(st backends.State, lagging bool, target policy.Target) *wire.Erro
 	return e
 }
 
+func errRemoved(target backends.Target) *wire.ErrorResponse {
+	return &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: fmt.Sprintf("terminating connection because server %q was removed from cluster %q, or has another address now", target.Name, target.Cluster),
+		Hint:    "Reconnect to reach the right server.",
+	}
+}
+
 // forClient returns what the client is told about err.
 func forClient(err error) *wire.ErrorResponse {
 	var response *wire.ErrorResponse

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,7 +21,8 @@ import (
 type Config struct {
 	Clusters []ClusterConfig
 	Routes   policy.Rules
-	// DrainTimeout is how long sessions of a promoted replica may go on until they are idle; zero ends them at once.
+	// DrainTimeout is how long sessions of a promoted replica, or of a server that Update has removed, may go on until they
+	// are idle; zero ends them at once.
 	DrainTimeout time.Duration
 	// Leaves returns the SHA-256 of every certificate, in DER, that clients may be shown at present, for Server.Audits. Nil is
 	// for certificates that no server has.
@@ -49,23 +49,13 @@ type ClusterConfig struct {
 	NameClients bool
 }
 
-// cluster is a cluster at work.
-type cluster struct {
-	ClusterConfig
-	monitor   *backends.Monitor
-	targets   map[string]backends.Target
-	audits    audits
-	standings standings
-}
-
 // Server carries sessions. Its methods may be called from anywhere.
 type Server struct {
-	routes       policy.Rules
-	clusters     map[string]*cluster
-	drainTimeout time.Duration
-	leaves       func() [][32]byte
-	log          *slog.Logger
-	metrics      *metrics.Metrics
+	log      *slog.Logger
+	metrics  *metrics.Metrics
+	settings atomic.Pointer[settings]
+	updating sync.Mutex   // held by Update
+	starts   chan *upkeep // to Run: of clusters that are new
 
 	relays  relay.Engine
 	cancels cancelTable
@@ -82,54 +72,44 @@ type Server struct {
 // New returns a Server of cfg. Nothing is watched and nobody is served before Run.
 func New(cfg Config) *Server {
 	s := &Server{
-		routes:       cfg.Routes,
-		clusters:     make(map[string]*cluster),
-		drainTimeout: cfg.DrainTimeout,
-		leaves:       cfg.Leaves,
-		log:          cfg.Logger,
-		metrics:      cfg.Metrics,
-		orphans:      newOrphans(),
-		sessions:     make(map[*session]struct{}),
-		empty:        make(chan struct{}),
+		log:      cfg.Logger,
+		metrics:  cfg.Metrics,
+		starts:   make(chan *upkeep),
+		orphans:  newOrphans(),
+		sessions: make(map[*session]struct{}),
+		empty:    make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	for _, cc := range cfg.Clusters {
-		cc.Monitor.Logger = s.log
-		cc.Monitor.OnProbe = func(backend string, answered bool, took time.Duration) {
-			s.metrics.Probed(cc.Monitor.Cluster, backend, answered, took)
-		}
-		c := &cluster{
-			ClusterConfig: cc,
-			monitor:       backends.NewMonitor(cc.Monitor),
-			targets:       make(map[string]backends.Target),
-		}
-		for _, t := range cc.Monitor.Targets {
-			c.targets[t.Name] = t
-		}
-		s.clusters[cc.Monitor.Cluster] = c
-	}
+	first, _ := s.newSettings(cfg, nil)
+	s.settings.Store(first)
 	return s
 }
 
 // Run watches the servers of every cluster, and ends sessions whose server may no longer serve them, until ctx ends.
 func (s *Server) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	for _, c := range s.clusters {
-		wg.Go(func() { c.monitor.Run(ctx) })
-		wg.Go(func() { s.fence(ctx, c) })
-		wg.Go(func() { s.audit(ctx, c) })
+	var upkeeps sync.WaitGroup
+	defer upkeeps.Wait()
+	for _, c := range s.settings.Load().clusters {
+		upkeeps.Go(func() { s.keepUp(ctx, c.upkeep) })
 	}
-	wg.Wait()
+	for {
+		select {
+		case u := <-s.starts:
+			upkeeps.Go(func() { s.keepUp(ctx, u) })
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Watched is closed when every server of every cluster was asked once, whatever it answered, or ctx has ended.
 func (s *Server) Watched(ctx context.Context) <-chan struct{} {
-	done := make(chan struct{})
+	done, clusters := make(chan struct{}), s.settings.Load().clusters
 	go func() {
 		defer close(done)
-		for _, c := range s.clusters {
+		for _, c := range clusters {
 			select {
 			case <-c.monitor.FirstRound():
 			case <-ctx.Done():
@@ -142,8 +122,9 @@ func (s *Server) Watched(ctx context.Context) <-chan struct{} {
 
 // Snapshots returns what is known of the servers of each cluster, by the cluster's name.
 func (s *Server) Snapshots() map[string]*backends.Snapshot {
-	list := make(map[string]*backends.Snapshot, len(s.clusters))
-	for name, c := range s.clusters {
+	clusters := s.settings.Load().clusters
+	list := make(map[string]*backends.Snapshot, len(clusters))
+	for name, c := range clusters {
 		list[name] = c.monitor.Snapshot()
 	}
 	return list
@@ -158,15 +139,6 @@ func (s *Server) ServeClient(ctx context.Context, client *tlsfront.Client) {
 	newSession(s, client).run(ctx)
 }
 
-// decide places a request by what is known now.
-func (s *Server) decide(q policy.Request) policy.Decision {
-	view := make(policy.View, len(s.clusters))
-	for name, c := range s.clusters {
-		view[name] = c.standings.fill(c.monitor.Snapshot().Backends)
-	}
-	return s.routes.Decide(q, view, rand.Float64)
-}
-
 // Sessions returns the number of sessions, those logging in included.
 func (s *Server) Sessions() int {
 	s.mu.Lock()
@@ -178,11 +150,6 @@ func (s *Server) Sessions() int {
 func (s *Server) Close() {
 	s.ends.Wait()
 	s.relays.Close()
-	for _, c := range s.clusters {
-		if c.Passthrough != nil && c.Passthrough.Close != nil {
-			c.Passthrough.Close()
-		}
-	}
 }
 
 // Drain waits until no session is left. When ctx ends before that, it ends those that are left, with an error that says

@@ -95,6 +95,11 @@ func (s *session) startRelay(ready pending) (err error) {
 func (s *session) end(e relay.Ending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endNow(e)
+}
+
+// endNow is end for a caller that holds mu.
+func (s *session) endNow(e relay.Ending) {
 	s.ending = &e
 	if s.relay != nil {
 		s.relay.End(e)
@@ -137,13 +142,16 @@ func (s *session) begin() error {
 
 // mayUse says whether the session may go on to use a server. The caller holds mu.
 func (s *session) mayUse(target backends.Target) error {
-	st, ok := s.cluster.monitor.Snapshot().State(target.Name)
+	snapshot := s.cluster.monitor.Snapshot()
+	i := indexOf(snapshot, target)
 	switch {
 	case s.ending != nil:
 		return s.ending.Error
+	case i < 0:
+		return refuse(ReasonRole, errRemoved(target))
 	case s.cluster.standings.draining(target.Name):
 		return refuse(ReasonRole, errDraining(target.Name))
-	case !ok || !s.decision.Target.Serves(st.Role, s.decision.Fallback):
+	case !s.decision.Target.Serves(snapshot.States[i].Role, s.decision.Fallback):
 		return errWrongRole(target.Name, s.decision)
 	}
 	return nil
@@ -282,16 +290,17 @@ func (s *session) place() error {
 	if err != nil {
 		return err
 	}
-	if entry := s.server.routes.Enter(q); !entry.Allowed {
+	now := s.server.settings.Load()
+	if entry := now.routes.Enter(q); !entry.Allowed {
 		return errNoEntry(entry)
 	}
-	d := s.server.decide(q)
-	c := s.server.clusters[d.Cluster]
+	d := now.decide(q)
+	c := now.clusters[d.Cluster]
 	s.mu.Lock()
 	s.decision, s.cluster = d, c
 	s.mu.Unlock()
 	if d.Route >= 0 {
-		s.route = s.server.routes.Routes[d.Route].String()
+		s.route = now.routes.Routes[d.Route].String()
 	}
 	if c != nil && !c.AllowMonitorUser && clip(q.User, maxName) == c.Monitor.Credentials.User {
 		return errMonitorUser(q.User)

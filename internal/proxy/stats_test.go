@@ -54,7 +54,7 @@ func TestRefusalsHaveReasons(t *testing.T) {
 		}
 		return true
 	})
-	const without = 5 // errShutdown, errAdministrator, errFenced, errDraining, errInternal
+	const without = 6 // errShutdown, errAdministrator, errFenced, errDraining, errRemoved, errInternal
 	if responses != reasons+without {
 		t.Errorf("%d answers to clients, %d with a reason, want all but %d", responses, reasons, without)
 	}
