@@ -155,11 +155,25 @@ route {
 }
 route { role = "primary" }
 
-# Where the program tells how it is, over HTTP: /metrics for Prometheus, /livez, and /readyz, /readyz/primary and
-# /readyz/replica, which are 200 while every cluster has such a server. Loopback addresses and unix sockets only. Without the block there is none.
+# Where the program tells how it is, over HTTP: the status page at /, /status and /sessions as JSON, /events, /metrics for
+# Prometheus, /livez, and /readyz, /readyz/primary and /readyz/replica, which are 200 while every cluster has such a server.
+# Without the block it listens on the unix socket admin.sock in state_dir, for the commands status, sessions, drain and so on.
 # admin {
+#   # Whoever reaches a loopback address may read. A unix socket is open to the user that the proxy runs as and to root.
 #   address = "127.0.0.1:7433"
-#   pprof   = false # true adds Go's profiles under /debug/pprof/
+#
+#   # What changes are allowed by, and reading from elsewhere: Authorization: Bearer TOKEN. Left out, it is a random one in
+#   # the file admin.token of state_dir, where the commands find it.
+#   # token = env("PGREPLICAPROXY_ADMIN_TOKEN")
+#
+#   # For an address that others reach, such as ":7433", there is TLS, and a client certificate of this CA, or the token, is
+#   # wanted for everything but /livez and /readyz. One of the two has to be written then. Without cert_file the listener
+#   # shows the certificates that clients see.
+#   # client_ca_file = "admin-ca.crt"
+#   # cert_file      = "admin.crt"
+#   # key_file       = "admin.key"
+#
+#   pprof = false # true adds Go's profiles under /debug/pprof/
 # }
 
 log {

@@ -35,13 +35,14 @@ var allowed = map[string]struct {
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
 	"internal/proxy": {
-		[]string{"tlsfront", "backends", "policy", "wire", "internal/metrics", "internal/relay", "internal/scram", "internal/socket"},
+		[]string{"tlsfront", "backends", "policy", "wire", "internal/events", "internal/metrics", "internal/relay", "internal/scram", "internal/socket"},
 		"the assembly knows every part, but not the command line, signals or HCL",
 	},
-	"internal/bench": {[]string{"internal/pgcluster"}, "it measures the built program from outside"},
-	"internal/admin": {[]string{"backends", "policy"}, "it tells what is known, and must not be able to do anything"},
+	"internal/bench":  {[]string{"internal/pgcluster"}, "it measures the built program from outside"},
+	"internal/admin":  {[]string{"backends", "policy", "internal/events"}, "it tells what it is given, and does what it is handed a function for"},
+	"internal/events": {nil, "it remembers what the others tell it"},
 	"cmd/pgreplicaproxy": {
-		[]string{"internal/admin", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
+		[]string{"internal/admin", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
 		"the edge puts the parts together and does nothing on the wire itself",
 	},
 }

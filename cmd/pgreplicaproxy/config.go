@@ -41,9 +41,8 @@ type config struct {
 	Passthrough map[string]passthroughConfig
 	// Routes name only clusters of Clusters, and say who may come in.
 	Routes policy.Rules
-	// Admin is where the admin listener listens; its Network is empty for none. Pprof makes it serve profiles.
-	Admin listenerConfig
-	Pprof bool
+	// Admin is the admin listener, which there always is.
+	Admin adminConfig
 	// LogLevel is the least level logged, LogFormat "auto", "text" or "json".
 	LogLevel  slog.Level
 	LogFormat string
@@ -57,6 +56,8 @@ type listenerConfig struct {
 	Address string
 	// TLSOptional takes clients without TLS too. It is only ever set for loopback addresses and unix sockets.
 	TLSOptional bool
+	// Private keeps other users of the machine off a unix socket. It is set for the admin listener.
+	Private bool
 	// ProxyProtocolFrom are the peers that send PROXY headers. It is never set together with TLSOptional.
 	ProxyProtocolFrom tlsfront.Peers
 }
@@ -74,16 +75,21 @@ type passthroughConfig struct {
 // loadConfig reads the file at path, with the secrets, keys and certificates it refers to. The configuration is nil
 // when the diagnostics have errors; warnings come with a usable one.
 func loadConfig(path string) (*config, diagnostics) {
-	return readConfig(path, true)
+	return readConfig(path, converter{secrets: true})
 }
 
 // loadConfigWithoutSecrets is loadConfig for commands that need no secret: monitor passwords are left empty and key
 // files unread, so that it works where they are out of reach.
 func loadConfigWithoutSecrets(path string) (*config, diagnostics) {
-	return readConfig(path, false)
+	return readConfig(path, converter{})
 }
 
-func readConfig(path string, secrets bool) (*config, diagnostics) {
+// loadConfigForAdmin is loadConfigWithoutSecrets but for the token of the admin listener.
+func loadConfigForAdmin(path string) (*config, diagnostics) {
+	return readConfig(path, converter{adminToken: true})
+}
+
+func readConfig(path string, c converter) (*config, diagnostics) {
 	src, err := os.ReadFile(path)
 	if err != nil {
 		return nil, unreadable(err)
@@ -92,7 +98,7 @@ func readConfig(path string, secrets bool) (*config, diagnostics) {
 	if diags.hasErrors() {
 		return nil, diags
 	}
-	c := converter{dir: filepath.Dir(path), secrets: secrets}
+	c.dir = filepath.Dir(path)
 	c.eval = &hcl.EvalContext{Functions: functions(c.dir)}
 	var raw rawConfig
 	c.diags = gohcl.DecodeBody(file.Body, nil, &raw) // arguments stay expressions

@@ -4,6 +4,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -194,28 +195,33 @@ func anyTCP(targets []backends.Target) bool {
 	return false
 }
 
-// password points every diagnostic at the argument's name: the value may stand on further lines, and none of them
-// belongs on a screen. For the same reason HCL's own explanations of a bad value are not passed on.
 func (c *converter) password(a *hcl.Attribute) string {
 	if a == nil || !c.secrets {
 		return ""
 	}
+	return c.secret(a, "PGREPLICAPROXY_MONITOR_PASSWORD")
+}
+
+// secret points every diagnostic at the argument's name: the value may stand on further lines, and none of them belongs on a
+// screen. For the same reason HCL's own explanations of a bad value are not passed on. variable is the name to advise.
+func (c *converter) secret(a *hcl.Attribute, variable string) string {
 	call, known := a.Expr.(*hclsyntax.FunctionCallExpr)
 	if known {
 		_, known = c.eval.Functions[call.Name]
 	}
 	before := len(c.diags)
-	password, ok := value[string](c, a, aString)
+	name := strings.ToUpper(a.Name[:1]) + a.Name[1:]
+	text, ok := value[string](c, a, aString)
 	for _, d := range c.diags[before:] {
 		d.Subject, d.Context, d.Expression, d.EvalContext = a.NameRange.Ptr(), nil, nil, nil
 		if !known {
-			d.Summary = "Password cannot be read"
-			d.Detail = `Write password = env("NAME"), file("path"), or a string in double quotes, where ${ and %{ are written $${ and %%{.`
+			d.Summary = name + " cannot be read"
+			d.Detail = "Write " + a.Name + ` = env("NAME"), file("path"), or a string in double quotes, where ${ and %{ are written $${ and %%{.`
 		}
 	}
 	if ok && (!known || len(call.Args) > 1) {
-		c.warn(a.NameRange, "Password in the file",
-			`Whoever reads this file knows the password. Write password = env("PGREPLICAPROXY_MONITOR_PASSWORD"), or file("path").`)
+		c.warn(a.NameRange, name+" in the file",
+			`Whoever reads this file knows the %s. Write %[1]s = env(%q), or file("path").`, a.Name, variable)
 	}
-	return password
+	return text
 }

@@ -67,23 +67,6 @@ func (c *converter) listener(raw *rawListener) (listenerConfig, bool) {
 	return l, true
 }
 
-// admin reads where the admin listener listens: only where this machine alone reaches it, because it asks nobody who they are.
-func (c *converter) admin(raw *rawAdmin, cfg *config) {
-	if raw == nil {
-		return
-	}
-	l, err := parseListenAddress(c.text(raw.Address, defaultAdminAddress))
-	switch at := rangeOf(raw.Address, raw.Def); {
-	case err != nil:
-		c.fail(at, "Not an address to listen on", `%v. Write "127.0.0.1:port", or the absolute path of a socket file.`, err)
-	case !l.local():
-		c.fail(at, "Admin listener on a network address",
-			`It asks nobody who they are, and %q can be reached from elsewhere. Write "127.0.0.1:port", or the absolute path of a `+
-				`socket file.`, l.Address)
-	}
-	cfg.Admin, cfg.Pprof = l, c.boolean(raw.Pprof, false)
-}
-
 // parseListenAddress brings an address into one form: IP addresses as net/netip writes them, the host empty for every
 // interface.
 func parseListenAddress(s string) (listenerConfig, error) {

@@ -113,9 +113,13 @@ type rawRoute struct {
 }
 
 type rawAdmin struct {
-	Def     hcl.Range      `hcl:",def_range"`
-	Address *hcl.Attribute `hcl:"address,optional"`
-	Pprof   *hcl.Attribute `hcl:"pprof,optional"`
+	Def          hcl.Range      `hcl:",def_range"`
+	Address      *hcl.Attribute `hcl:"address,optional"`
+	Token        *hcl.Attribute `hcl:"token,optional"`
+	CertFile     *hcl.Attribute `hcl:"cert_file,optional"`
+	KeyFile      *hcl.Attribute `hcl:"key_file,optional"`
+	ClientCAFile *hcl.Attribute `hcl:"client_ca_file,optional"`
+	Pprof        *hcl.Attribute `hcl:"pprof,optional"`
 }
 
 type rawLog struct {

@@ -193,6 +193,9 @@ func TestEveryKeyIsConverted(t *testing.T) {
 			},
 			{Allow: true, UserPattern: "a*", DatabasePattern: "b?"},
 		}},
+		Admin: adminConfig{
+			Listen: listenerConfig{Network: "tcp", Address: "0.0.0.0:7434", Private: true}, Token: "secret of the file", Pprof: true,
+		},
 		LogLevel:  slog.LevelDebug,
 		LogFormat: "json",
 	}
@@ -276,7 +279,11 @@ func TestConfigDoesNotPrintSecrets(t *testing.T) {
 	cfg := loadText(t, t.TempDir(), `cluster "main" {
   monitor { password = "`+inlinePassword+`" }
   backend "db1" { address = "10.0.0.11" }
-}`)
+}
+admin { token = "`+inlinePassword+inlinePassword+inlinePassword+`" }`)
+	if got := string(cfg.Admin.Token); !strings.HasPrefix(got, inlinePassword) {
+		t.Fatalf("got token %q", got)
+	}
 	if got := cfg.Clusters[0].Monitor.Credentials.Password; got != inlinePassword {
 		t.Fatalf("got password %q, want %q", got, inlinePassword)
 	}

@@ -21,10 +21,10 @@ import (
 type converter struct {
 	// dir is the directory of the file: relative paths start here.
 	dir string
-	// secrets is false where passwords and keys are to stay unread.
-	secrets bool
-	eval    *hcl.EvalContext
-	diags   hcl.Diagnostics
+	// secrets is false where passwords and keys are to stay unread; adminToken excepts the admin listener's token from that.
+	secrets, adminToken bool
+	eval                *hcl.EvalContext
+	diags               hcl.Diagnostics
 }
 
 // fail reports an error at a place of the file. The detail says what to write instead.

@@ -22,7 +22,11 @@ func listen(l listenerConfig) (net.Listener, error) {
 	}
 	if l.Network == "unix" {
 		// As PostgreSQL's unix_socket_permissions: who may connect is the server's question, and the directory's.
-		if err := os.Chmod(l.Address, 0o777); err != nil {
+		mode := os.FileMode(0o777)
+		if l.Private {
+			mode = 0o600
+		}
+		if err := os.Chmod(l.Address, mode); err != nil {
 			_ = ln.Close()
 			return nil, fmt.Errorf("listen on %s: %w", l.Address, err)
 		}

@@ -69,19 +69,25 @@ func mockKey(file, stateDir string) ([]byte, error) {
 	return key, nil
 }
 
-// makeMockKey makes the key's file. Of several that do so at once all get the key of the first.
+// makeMockKey makes the key's file.
 func makeMockKey(file string) ([]byte, error) {
+	key := make([]byte, mockKeySize)
+	_, _ = rand.Read(key) // never fails
+	return makeOnce(file, key)
+}
+
+// makeOnce makes a file for this user alone, with its directory, and returns its content. Of several that do so at once all get
+// what the first has written.
+func makeOnce(file string, content []byte) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, err
 	}
-	key := make([]byte, mockKeySize)
-	_, _ = rand.Read(key) // never fails
-	temporary, err := os.CreateTemp(filepath.Dir(file), ".mock.key-")
+	temporary, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.Remove(temporary.Name()) }()
-	_, err = temporary.Write(key)
+	_, err = temporary.Write(content)
 	if err := errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
 		return nil, err
 	}

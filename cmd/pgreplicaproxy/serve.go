@@ -13,11 +13,12 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/replicon/pgreplicaproxy/backends"
-	"github.com/replicon/pgreplicaproxy/internal/admin"
+	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -61,6 +62,8 @@ type service struct {
 	log          *slog.Logger
 	server       *proxy.Server
 	metrics      *metrics.Metrics
+	events       *events.Log
+	started      time.Time
 	certificates certificateSource
 	secrets      []*backends.SecretsFile // to be read again at SIGHUP
 	listeners    []net.Listener
@@ -79,7 +82,7 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 	}
 	s := &service{
 		cfg: cfg, log: log, certificates: certificates, hangups: make(chan os.Signal, 1),
-		metrics: metrics.New(buildVersion(), runtime.Version()),
+		metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(), started: time.Now(),
 	}
 	signal.Notify(s.hangups, syscall.SIGHUP) // before anybody can know that it runs
 	defer signal.Stop(s.hangups)
@@ -89,7 +92,7 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 	}
 	s.server = proxy.New(proxy.Config{
 		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Leaves: certificates.leafHashes,
-		Logger: log, Metrics: s.metrics,
+		Logger: log, Metrics: s.metrics, Events: s.events,
 	})
 	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins})
 	if err := s.listen(); err != nil {
@@ -127,11 +130,8 @@ func (s *service) listen() error {
 		}
 		s.listeners = append(s.listeners, ln)
 	}
-	if s.cfg.Admin.Network == "" {
-		return nil
-	}
-	var err error
-	if s.admin, err = listen(s.cfg.Admin); err != nil {
+	err := s.listenAdmin()
+	if err != nil {
 		s.closeListeners()
 	}
 	return err
@@ -181,17 +181,6 @@ func (s *service) run(stop stops, started func(*service)) error {
 	s.closeListeners()
 	s.drain(stop)
 	return failed
-}
-
-// serveAdmin serves the admin listener. Without it sessions go on.
-func (s *service) serveAdmin(ctx context.Context) {
-	handler := admin.Handler(admin.Config{
-		Snapshots: s.server.Snapshots, Metrics: s.metrics.Handler(s.server.Count), Profiles: s.cfg.Pprof,
-	})
-	s.log.Info("admin listening", "address", s.admin.Addr().String())
-	if err := admin.Serve(ctx, s.admin, handler); err != nil {
-		s.log.Error("admin listener broken", "err", err)
-	}
 }
 
 // drain lets sessions finish for the drain timeout, then ends them.

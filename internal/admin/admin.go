@@ -1,73 +1,110 @@
-// Package admin answers, over HTTP, what those who run the program ask it: whether it lives, whether it can serve, and, where
-// that is switched on, Go's profiles of it.
+// Package admin answers, over HTTP, what those who run the program ask it: how its servers, sessions and certificates are, what
+// happened lately, and whether it can serve. With the token it does what they ask for: take a server out of service, end a
+// session, reload.
 //
-// It changes nothing and knows no secrets. It has no access rules of its own, so its listener belongs on loopback or a unix
-// socket; the configuration allows no other.
+// Whoever reaches the listener may read, on loopback and unix sockets; elsewhere a client certificate or the token is wanted
+// for that too. Nothing is changed without the token, whatever the listener. See access.go.
+//
+// Read admin.go for the list of pages, status.go for what is told as JSON, page.go for the same to look at, stream.go for
+// events, actions.go for what can be done.
 package admin
 
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
 
-	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/policy"
 )
 
-// Config is what the listener tells.
+// Config is what the listener tells and does. It is read only once in use.
 type Config struct {
-	// Snapshots returns what is known of each cluster's servers, by the cluster's name.
-	Snapshots func() map[string]*backends.Snapshot
+	Sources
+	Actions Actions
 	// Metrics serves /metrics; nil is none.
 	Metrics http.Handler
+	// Events are what happened lately; nil is none.
+	Events *events.Log
+	// History is what the page draws; nil draws nothing.
+	History *History
+	// Token allows changes, and reading where that is not open to all. An empty one allows nothing.
+	Token string
+	// Local says that only this machine reaches the listener, so that everybody who does may read.
+	Local bool
 	// Profiles serves net/http/pprof under /debug/pprof/.
 	Profiles bool
+	// Logger gets a line for each action; nil is silent.
+	Logger *slog.Logger
 }
 
 // Handler returns the listener's pages:
 //
-//	/livez           200 while the program runs
-//	/readyz          200 while every cluster has a server that takes sessions
-//	/readyz/primary  200 while every cluster has a primary
-//	/readyz/replica  200 while every cluster has a replica
-//	/metrics         the program's metrics, for Prometheus
-//	/debug/pprof/    Go's profiles, with Config.Profiles
+//	GET  /                    the status page
+//	GET  /status              the same as JSON: type Status
+//	GET  /sessions            the sessions, as JSON: type SessionList
+//	GET  /events              what happened lately and what happens, as server-sent events: type events.Event
+//	GET  /metrics             the program's metrics, for Prometheus
+//	GET  /livez               200 while the program runs
+//	GET  /readyz              200 while every cluster has a server that takes sessions
+//	GET  /readyz/primary      200 while every cluster has a primary
+//	GET  /readyz/replica      200 while every cluster has a replica
+//	GET  /debug/pprof/        Go's profiles, with Config.Profiles
+//	POST /drain               with the token: type Actions
+//	POST /undrain
+//	POST /accept
+//	POST /forget
+//	POST /sessions/{id}/end
+//	POST /reload
 //
-// A page that is not ready is 503. Its text names each cluster and server with its role, and why it has none.
+// A page that is not ready is 503. Its text names each cluster and server with its role, and why it has none, to those who may
+// read; load balancers that may not are told by the code alone.
 func Handler(c Config) http.Handler {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	for path, target := range map[string]policy.Target{
 		"GET /readyz": policy.TargetAny, "GET /readyz/primary": policy.TargetPrimary, "GET /readyz/replica": policy.TargetReplica,
 	} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { c.ready(w, target) })
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { c.ready(w, r, target) })
 	}
+	read := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, c.reader(h)) }
+	read("GET /{$}", c.page)
+	read("GET /page.css", asset("page.css", "text/css; charset=utf-8"))
+	read("GET /page.js", asset("page.js", "text/javascript; charset=utf-8"))
+	read("GET /status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.Status()) })
+	read("GET /sessions", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.sessionList()) })
+	read("GET /events", newStream(c.Events).serve)
 	if c.Metrics != nil {
-		mux.Handle("GET /metrics", c.Metrics)
+		read("GET /metrics", c.Metrics.ServeHTTP)
 	}
+	c.addActions(mux)
 	if c.Profiles {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		read("/debug/pprof/", pprof.Index)
+		read("/debug/pprof/cmdline", pprof.Cmdline)
+		read("/debug/pprof/profile", pprof.Profile)
+		read("/debug/pprof/symbol", pprof.Symbol)
+		read("/debug/pprof/trace", pprof.Trace)
 	}
-	return mux
+	return c.guard(mux)
 }
 
 // ready answers whether every cluster has a server for target.
-func (c Config) ready(w http.ResponseWriter, target policy.Target) {
+func (c *Config) ready(w http.ResponseWriter, r *http.Request, target policy.Target) {
 	status := http.StatusOK
 	text := ""
 	for name, snapshot := range c.Snapshots() {
 		served := false
 		for _, b := range snapshot.Backends {
 			served = served || b.Weight > 0 && target.Serves(b.Role, policy.FallbackNever)
-			text += fmt.Sprintf("%s %s %s", name, b.Name, b.Role)
+			text += name + " " + b.Name + " " + b.Role.String()
 			if b.Detail != "" {
 				text += ": " + b.Detail
 			}
@@ -75,21 +112,38 @@ func (c Config) ready(w http.ResponseWriter, target policy.Target) {
 		}
 		if !served {
 			status = http.StatusServiceUnavailable
-			text += fmt.Sprintf("%s: no %s\n", name, target.Noun())
+			text += name + ": no " + target.Noun() + "\n"
 		}
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text))
+	if !c.mayRead(r) {
+		text = http.StatusText(status) + "\n"
+	}
+	writeText(w, status, text)
 }
 
-// Serve answers on ln until ctx ends, and closes ln.
-func Serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
-	server := http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+// Serve answers on ln until ctx ends, and closes ln. log gets what net/http has to complain of.
+func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	server := http.Server{
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(debugWriter{logger}, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx }, // ends streams of events
+	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// debugWriter logs what net/http complains of, which is clients that break off.
+type debugWriter struct{ *slog.Logger }
+
+// Write logs one line.
+func (w debugWriter) Write(line []byte) (int, error) {
+	w.Debug("admin listener", "err", string(line))
+	return len(line), nil
 }

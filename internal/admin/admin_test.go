@@ -19,6 +19,13 @@ func snapshots(list ...policy.Backend) func() map[string]*backends.Snapshot {
 	}
 }
 
+// request is one to this machine, as a browser sends it.
+func request(method, path string) *http.Request {
+	r := httptest.NewRequest(method, path, nil)
+	r.Host = "127.0.0.1:7433"
+	return r
+}
+
 func TestReady(t *testing.T) {
 	primary := policy.Backend{Name: "db1", Role: policy.Primary, Weight: 1}
 	replica := policy.Backend{Name: "db2", Role: policy.Replica, Weight: 1}
@@ -40,12 +47,12 @@ func TestReady(t *testing.T) {
 		{"a replica", "/readyz/replica", []policy.Backend{primary, replica}, 200, "db2"},
 		{"no replica", "/readyz/replica", []policy.Backend{primary}, 503, "main: no replica\n"},
 		{"a replica of weight 0", "/readyz/replica", []policy.Backend{resting}, 503, "main: no replica\n"},
-		{"unknown page", "/", []policy.Backend{primary}, 404, "not found"},
+		{"unknown page", "/nowhere", []policy.Backend{primary}, 404, "not found"},
 		{"profiles off", "/debug/pprof/", []policy.Backend{primary}, 404, "not found"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			Handler(Config{Snapshots: snapshots(tc.servers...)}).ServeHTTP(w, httptest.NewRequest("GET", tc.path, nil))
+			Handler(Config{Sources: Sources{Snapshots: snapshots(tc.servers...)}, Local: true}).ServeHTTP(w, request("GET", tc.path))
 			if w.Code != tc.want || !strings.Contains(w.Body.String(), tc.text) {
 				t.Errorf("got %d %q, want %d with %q", w.Code, w.Body, tc.want, tc.text)
 			}
@@ -60,7 +67,9 @@ func TestServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- Serve(ctx, ln, Handler(Config{Snapshots: snapshots(), Profiles: true})) }()
+	go func() {
+		done <- Serve(ctx, ln, Handler(Config{Sources: Sources{Snapshots: snapshots()}, Local: true, Profiles: true}), nil)
+	}()
 	resp, err := http.Get("http://" + ln.Addr().String() + "/debug/pprof/goroutine?debug=1")
 	if err != nil {
 		t.Fatal(err)

@@ -65,18 +65,22 @@ func (s *Server) judge(u *upkeep, v verdict) {
 	s.mu.Lock()
 	sessions := s.snapshotSessions()
 	s.mu.Unlock()
+	departures := make(map[departure]int)
 	for _, sess := range sessions {
-		sess.judge(u, v)
+		if d := sess.judge(u, v); d.fate != stay {
+			departures[d]++
+		}
 	}
+	s.tellDepartures(u.name, departures)
 }
 
 // judge carries out a verdict. A session whose client has not heard of the server yet only loses the connection to it, and
-// its login goes on with the next one.
-func (s *session) judge(u *upkeep, v verdict) {
+// its login goes on with the next one. It returns what became of one that is to end.
+func (s *session) judge(u *upkeep, v verdict) (d departure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leg == nil || s.cluster.upkeep != u {
-		return
+		return d
 	}
 	f, reason := v(s.target, &s.decision)
 	switch {
@@ -86,9 +90,14 @@ func (s *session) judge(u *upkeep, v verdict) {
 	case f == drain:
 		deadline := time.Now().Add(s.server.settings.Load().drainTimeout)
 		s.endNow(relay.Ending{Error: reason, Why: "drained", Idle: true, Deadline: deadline})
+		d = departure{s.target.Name, drain}
 	default:
+		if s.ending == nil || s.ending.Idle {
+			d = departure{s.target.Name, end}
+		}
 		s.endNow(relay.Ending{Error: reason, Why: "fenced"})
 	}
+	return d
 }
 
 // fate is what becomes of a session when its server's state changes.

@@ -22,6 +22,8 @@ type SessionInfo struct {
 	User, Database string
 	// Cluster and Backend are empty as long as the session has none.
 	Cluster, Backend string
+	// Route is what the route that took it is called.
+	Route string
 	// Since is when its startup packet came.
 	Since time.Time
 	// ToServer and ToClient count bytes of the protocol since the login.
@@ -62,7 +64,7 @@ func (s *session) info() SessionInfo {
 	defer s.mu.Unlock()
 	info := SessionInfo{
 		ID: s.id, Client: s.address, Since: s.started, State: SessionLogin,
-		User: s.request.User, Database: s.request.Database, Cluster: s.decision.Cluster,
+		User: s.request.User, Database: s.request.Database, Cluster: s.decision.Cluster, Route: s.route,
 	}
 	if s.leg != nil {
 		info.Backend = s.target.Name
@@ -116,4 +118,10 @@ func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
 		})
 	}
 	return nil
+}
+
+// Draining reports whether an operator has taken a server out of service.
+func (s *Server) Draining(cluster, backend string) bool {
+	c := s.settings.Load().clusters[cluster]
+	return c != nil && c.standings.draining(backend)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/policy"
@@ -31,6 +32,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics counts what happens; nil counts nothing.
 	Metrics *metrics.Metrics `json:"-"`
+	// Events are told of servers that change and of sessions that the program ends; nil remembers nothing.
+	Events *events.Log `json:"-"`
 }
 
 // ClusterConfig is one cluster as an operator describes it.
@@ -53,6 +56,7 @@ type ClusterConfig struct {
 type Server struct {
 	log      *slog.Logger
 	metrics  *metrics.Metrics
+	events   *events.Log
 	settings atomic.Pointer[settings]
 	updating sync.Mutex   // held by Update
 	starts   chan *upkeep // to Run: of clusters that are new
@@ -74,6 +78,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		log:      cfg.Logger,
 		metrics:  cfg.Metrics,
+		events:   cfg.Events,
 		starts:   make(chan *upkeep),
 		orphans:  newOrphans(),
 		sessions: make(map[*session]struct{}),

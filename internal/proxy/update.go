@@ -71,6 +71,7 @@ func (s *Server) newSettings(cfg Config, old map[string]*cluster) (next *setting
 		cc.Monitor.OnProbe = func(backend string, answered bool, took time.Duration) {
 			s.metrics.Probed(cc.Monitor.Cluster, backend, answered, took)
 		}
+		cc.Monitor.OnChange = s.changed
 		c := &cluster{ClusterConfig: cc}
 		if before := old[cc.Monitor.Cluster]; before != nil {
 			c.upkeep = before.upkeep

@@ -94,6 +94,12 @@ route {
 }
 route { cluster = "other" }
 
+admin {
+  address = "0.0.0.0:7434"
+  token   = file("secret.txt")
+  pprof   = true
+}
+
 log {
   level  = "debug"
   format = "json"
