@@ -10,7 +10,7 @@ VERSION     ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/pgreplicaproxy
@@ -20,6 +20,10 @@ build: ## build bin/pgreplicaproxy
 demo: build ## install PostgreSQL if it is missing, serve a throwaway cluster, print psql lines that work
 	@internal/pgcluster/install.sh
 	@bin/pgreplicaproxy demo
+
+.PHONY: demo-failover
+demo-failover: build ## kill the primary of the running demo and promote a standby, to watch on the status page
+	@bin/pgreplicaproxy demo failover
 
 .PHONY: test
 test: ## install what the tests need and run all of them, race detector on

@@ -42,6 +42,7 @@ func newDemoCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&d.port, "port", 7432, "port to serve on, on loopback; another one is taken if it is in use")
 	cmd.Flags().IntVar(&d.standbys, "standbys", 2, "number of standbys")
+	cmd.AddCommand(newDemoFailoverCommand())
 	return cmd
 }
 
@@ -52,6 +53,7 @@ type demo struct {
 
 	dir      string // everything it makes is in here
 	address  string
+	page     string // address of the status page
 	password string // of role app
 	cluster  *pgcluster.Cluster
 }
@@ -84,6 +86,11 @@ func (d *demo) run(stop stops) (err error) {
 	if err != nil {
 		return interruptedOr(ctx, err)
 	}
+	withdraw, err := d.offerFailovers(ctx)
+	if err != nil {
+		return err
+	}
+	defer withdraw()
 	log := newLogger(d.out, slog.LevelDebug, "text")
 	return serve(stop, cfg, log, d.explain)
 }
@@ -100,7 +107,7 @@ func (d *demo) step(text string) { _, _ = fmt.Fprintf(d.out, "... %s\n", text) }
 
 // makeDir makes the demo's directory, readable for all: it holds the root certificate that psql lines refer to.
 func (d *demo) makeDir() error {
-	dir, err := os.MkdirTemp("", "pgreplicaproxy-demo-")
+	dir, err := os.MkdirTemp("", demoDirPattern)
 	if err != nil {
 		return err
 	}
@@ -147,6 +154,13 @@ func (d *demo) configure(ctx context.Context) (*config, error) {
 	if d.address, err = freeAddress(d.port); err != nil {
 		return nil, err
 	}
+	page := d.port
+	if page > 0 {
+		page++ // 0 is any
+	}
+	if d.page, err = freeAddress(page); err != nil {
+		return nil, err
+	}
 	passwordFile := filepath.Join(d.dir, "monitor.password")
 	if err := os.WriteFile(passwordFile, []byte(monitorPassword), 0o600); err != nil {
 		return nil, err
@@ -187,6 +201,7 @@ func (d *demo) hcl() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "state_dir     = %q\ndrain_timeout = \"2s\"\n\n", filepath.Join(d.dir, "state"))
 	fmt.Fprintf(&b, "listen {\n  address = %q\n}\n\n", d.address)
+	fmt.Fprintf(&b, "admin {\n  address = %q\n}\n\n", d.page)
 	b.WriteString("cluster \"demo\" {\n  monitor {\n    password = file(\"monitor.password\")\n  }\n")
 	for _, s := range d.cluster.Servers() {
 		fmt.Fprintf(&b, "  backend %q {\n    address = %q\n  }\n", s.Name, net.JoinHostPort(s.Host, fmt.Sprint(s.Port)))
@@ -225,6 +240,8 @@ func (d *demo) explain(s *service) {
 	p("\nand which server that is:\n")
 	p("  psql '%s' -c 'SELECT inet_server_port() AS port, pg_is_in_recovery() AS standby'", dsn("app_replica"))
 	p("\nDSN for a program:\n\n  %s\n", dsn("app"))
+	p("Status page: http://%s/", d.page)
+	p("`pgreplicaproxy demo failover`, or `make demo-failover`, kills the primary and promotes a standby, to be watched there.")
 	p("The configuration is %s.", filepath.Join(d.dir, "pgreplicaproxy.hcl"))
 	p("Started in front of %d servers at %s. Ctrl-C stops everything and leaves nothing behind.\n", len(d.cluster.Servers()),
 		time.Now().Format(time.TimeOnly))

@@ -79,6 +79,13 @@ func newRootCommand() *cobra.Command {
 		newDemoCommand(),
 		newCACommand(&configPath),
 		newSQLCommand(&configPath),
+		newStatusCommand(&configPath),
+		newSessionsCommand(&configPath),
+		newDrainCommand(&configPath),
+		newUndrainCommand(&configPath),
+		newAcceptCommand(&configPath),
+		newForgetCommand(&configPath),
+		newReloadCommand(&configPath),
 		newVersionCommand(),
 	)
 	return root

@@ -72,7 +72,7 @@ func describe(roles []stretch, most, now float64) string {
 	}
 	text := "last 5 minutes: " + strings.Join(names, ", then ")
 	if now >= 0 {
-		text += "; lag " + byteSize(now) + ", at most " + byteSize(most)
+		text += "; lag " + ByteSize(now) + ", at most " + ByteSize(most)
 	}
 	return text
 }

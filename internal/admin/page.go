@@ -20,7 +20,7 @@ var pageFiles embed.FS
 const pageEvents = 50
 
 var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
-	"age": age, "bytes": byteSize, "clock": func(t time.Time) string { return t.UTC().Format("15:04:05") },
+	"age": Age, "clock": func(t time.Time) string { return t.UTC().Format("15:04:05") },
 	"iso": func(t time.Time) string { return t.UTC().Format(time.RFC3339) }, "join": strings.Join, "plural": plural,
 	"health": health, "mark": mark,
 }).ParseFS(pageFiles, "page/page.html"))
@@ -76,7 +76,7 @@ func (v view) RoutesOf(cluster string) []Route {
 }
 
 // Uptime is how long the program runs.
-func (v view) Uptime() string { return age(v.Time, v.Started) }
+func (s Status) Uptime() string { return Age(s.Time, s.Started) }
 
 // Graph draws how a server was over the last minutes.
 func (v view) Graph(cluster, server string) graph { return newGraph(v.c.History.of(cluster, server)) }
@@ -155,8 +155,8 @@ func orZero(t *time.Time) time.Time {
 	return *t
 }
 
-// age is the time from since to now in one unit; empty for the zero time.
-func age(now, since time.Time) string {
+// Age is the time from since to now in one unit; empty for the zero time.
+func Age(now, since time.Time) string {
 	if since.IsZero() {
 		return ""
 	}
@@ -176,8 +176,8 @@ func span(d time.Duration) string {
 	}
 }
 
-// byteSize writes a number of bytes with three digits at most.
-func byteSize(n float64) string {
+// ByteSize writes a number of bytes with three digits at most.
+func ByteSize(n float64) string {
 	for _, unit := range []string{"B", "kB", "MB", "GB"} {
 		if n < 999.5 {
 			if n < 9.95 && unit != "B" {
@@ -202,7 +202,7 @@ func (s Server) Lag() string {
 	if s.LagBytes == nil {
 		return ""
 	}
-	text := byteSize(float64(*s.LagBytes))
+	text := ByteSize(float64(*s.LagBytes))
 	if s.LagSeconds != nil && *s.LagSeconds >= 1 {
 		text += ", " + span(time.Duration(*s.LagSeconds*float64(time.Second)))
 	}

@@ -83,7 +83,7 @@ func TestHistoryIsBounded(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 17 << 10: "17 kB", 5 << 20: "5.0 MB", 3 << 40: "3.0 TB"} {
-		if got := byteSize(n); got != want {
+		if got := ByteSize(n); got != want {
 			t.Errorf("%v: got %q, want %q", n, got, want)
 		}
 	}
