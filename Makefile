@@ -5,6 +5,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES    := ./...
 FUZZTIME    ?= 30s
 VERSION     ?=
+BINARY      ?= bin/pgreplicaproxy
+ARCHITECTURES ?= amd64 arm64
 
 .DEFAULT_GOAL := help
 
@@ -13,8 +15,12 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build bin/pgreplicaproxy
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgreplicaproxy ./cmd/pgreplicaproxy
+build: ## build bin/pgreplicaproxy: static, and the same bytes for the same commit
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags '-s -w -buildid= -X main.version=$(VERSION)' -o $(BINARY) ./cmd/pgreplicaproxy
+
+.PHONY: packages
+packages: ## build .deb and .rpm of the commit in dist/, with VERSION=1.2.3 or as a snapshot
+	@packaging/packages.sh $(ARCHITECTURES)
 
 .PHONY: demo
 demo: build ## install PostgreSQL if it is missing, serve a throwaway cluster, print psql lines that work
@@ -59,6 +65,10 @@ check: ## vet, lint, format, module files, import directions
 	go mod verify
 	go mod tidy -diff
 	go test -run 'TestImports|TestPackageDocs' ./cmd/pgreplicaproxy
+
+.PHONY: docs
+docs: ## write docs/config.md and the man page anew
+	go test ./cmd/pgreplicaproxy -run TestGolden -update
 
 .PHONY: format
 format: ## format the code

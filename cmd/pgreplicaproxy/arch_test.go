@@ -26,6 +26,7 @@ var allowed = map[string]struct {
 	"wire":                {nil, "bytes and nothing else: it has no connections to misuse"},
 	"internal/scram":      {nil, "the cryptography is pure, so that vectors can test it"},
 	"internal/socket":     {nil, "the lowest layer: every leg stands on it"},
+	"internal/handover":   {nil, "sockets change hands the same whatever they are for"},
 	"internal/relay":      {[]string{"wire", "internal/socket"}, "it must not know why a session exists or ends"},
 	"tlsfront":            {[]string{"wire", "internal/socket"}, "receiving clients is apart from serving them"},
 	"backends":            {[]string{"wire", "policy", "internal/scram", "internal/socket"}, "servers are watched the same whoever the clients are"},
@@ -57,13 +58,14 @@ var external = map[string][]string{
 	},
 	"internal/acmetest":  {"github.com/letsencrypt/pebble/v2", "github.com/miekg/dns"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
+	"internal/handover":  {"github.com/coreos/go-systemd/v22/activation", "golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},
 	"internal/metrics":   {"github.com/prometheus/client_golang/prometheus"},
 	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn"},
 	"internal/pgcluster": {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sync", "golang.org/x/sys/unix"},
 	"cmd/pgreplicaproxy": {
 		"github.com/hashicorp/hcl/v2", "github.com/zclconf/go-cty", "github.com/lmittmann/tint", "github.com/spf13/cobra",
-		"golang.org/x/term",
+		"golang.org/x/term", "github.com/coreos/go-systemd/v22/daemon",
 	},
 }
 

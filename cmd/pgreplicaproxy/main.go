@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker for a release; otherwise the build's own information is told.
+// version is set by the linker for a release.
 var version = ""
 
 func main() {
@@ -94,31 +94,38 @@ func newRootCommand() *cobra.Command {
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version",
+		Short: "Print the version, the commit it was built from, and the Go it was built with",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "pgreplicaproxy %s %s %s/%s\n",
-				buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "pgreplicaproxy %s %s %s %s/%s\n",
+				buildVersion(), buildCommit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-// buildVersion returns the release, or the commit that was built, or "devel".
+// buildVersion returns the release, or "devel".
 func buildVersion() string {
 	if version != "" {
 		return version
 	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "devel"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "devel-" + s.Value[:min(len(s.Value), 12)]
+	return "devel"
+}
+
+// buildCommit returns the commit that was built, with "+dirty" behind it when files were changed, or "unknown".
+func buildCommit() string {
+	commit, dirty := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				commit = s.Value[:min(len(s.Value), 12)]
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = "+dirty"
+			}
 		}
 	}
-	return "devel"
+	return commit + dirty
 }
 
 // stops are the two ways a process is asked to stop: the first signal asks to drain, the second to end at once.

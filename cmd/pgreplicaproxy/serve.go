@@ -40,7 +40,7 @@ func newServeCommand(configPath *string) *cobra.Command {
 			slog.SetDefault(log) // for what libraries print
 			stop, release := notifyStops()
 			defer release()
-			return serve(stop, cfg, log, nil)
+			return serve(stop, cfg, log, func(*service) { serviceManager{log}.ready() })
 		},
 	}
 }

@@ -6,7 +6,10 @@ cd "$(dirname "$0")"
 ../pgcluster/install.sh
 ../bench/install.sh # HAProxy, to stand in front
 missing=""
+PATH="$PATH:/usr/sbin"
 command -v npm >/dev/null 2>&1 || missing="nodejs npm"
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd" # judges the unit
+command -v rpm >/dev/null 2>&1 || missing="$missing rpm"
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo
 /usr/bin/python3 -c 'import asyncpg' 2>/dev/null || missing="$missing python3-asyncpg"
 [ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
