@@ -6,9 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -99,6 +101,7 @@ func (s *service) adminSources() admin.Sources {
 	return admin.Sources{
 		Version: buildVersion(), Started: s.started, Snapshots: s.server.Snapshots, Clusters: s.clusterStatus,
 		Drained: s.server.Draining, Sessions: s.sessionList, Routes: s.routeList, Certificates: nil,
+		Access: s.accessStatus,
 	}
 }
 
@@ -113,6 +116,38 @@ func (s *service) clusterStatus(name string) admin.Cluster {
 		c.Authentication = "scram_passthrough"
 	}
 	return c
+}
+
+func (s *service) accessStatus() map[string]map[string]admin.Access {
+	list := make(map[string]map[string]admin.Access)
+	for cluster, audits := range s.server.Audits() {
+		list[cluster] = make(map[string]admin.Access)
+		for name, audit := range audits {
+			access := admin.Access{Binding: audit.Binding.String(), Findings: []string{}}
+			for _, finding := range slices.Sorted(maps.Keys(audit.Findings)) {
+				access.Findings = append(access.Findings, audit.Findings[finding])
+			}
+			list[cluster][name] = access
+		}
+	}
+	return list
+}
+
+// findings are those of metrics.Sources.
+func (s *service) findings() map[string]map[string][]string {
+	list := make(map[string]map[string][]string)
+	for cluster, audits := range s.server.Audits() {
+		list[cluster] = make(map[string][]string)
+		for name, audit := range audits {
+			for finding := range audit.Findings {
+				list[cluster][name] = append(list[cluster][name], finding.String())
+			}
+			if audit.Binding == proxy.BindingBroken {
+				list[cluster][name] = append(list[cluster][name], "broken binding")
+			}
+		}
+	}
+	return list
 }
 
 func (s *service) routeList() []admin.Route {

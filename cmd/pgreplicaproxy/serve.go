@@ -94,7 +94,7 @@ func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) er
 		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Leaves: certificates.leafHashes,
 		Logger: log, Metrics: s.metrics, Events: s.events,
 	})
-	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins})
+	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins, Findings: s.findings})
 	if err := s.listen(); err != nil {
 		return err
 	}

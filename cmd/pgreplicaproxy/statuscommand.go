@@ -99,6 +99,7 @@ func (p printer) status(st admin.Status) string {
 			b.WriteString(p.paint("  Several servers claim to be the primary: pgreplicaproxy accept "+c.Name+" SERVER", red) + "\n")
 		}
 		b.WriteString(p.table("  ", p.servers(c, st.Time)))
+		b.WriteString(p.findings(c))
 		if routes := routesOf(st, c); len(routes) > 1 {
 			b.WriteString("\n" + p.table("  ", routes))
 		}
@@ -129,6 +130,23 @@ func (p printer) servers(c admin.Cluster, now time.Time) [][]cell {
 		})
 	}
 	return rows
+}
+
+// findings are what to mend on the servers of a cluster.
+func (p printer) findings(c admin.Cluster) string {
+	text := ""
+	for _, s := range c.Servers {
+		if s.Access == nil {
+			continue
+		}
+		if s.Access.Binding == "broken" {
+			text += p.paint("  "+s.Name+": channel binding is broken: clients that bind their login are refused", red) + "\n"
+		}
+		for _, finding := range s.Access.Findings {
+			text += p.paint("  "+s.Name+": "+finding, red) + "\n"
+		}
+	}
+	return text
 }
 
 // stateOf says how a server is, in one line.

@@ -107,7 +107,7 @@ func health(c Cluster) string {
 	primary, all := false, true
 	for _, s := range c.Servers {
 		primary = primary || s.Role == "primary"
-		all = all && s.Role != "unknown" && !s.Lagging
+		all = all && s.Role != "unknown" && !s.Lagging && !s.Access.wrong()
 	}
 	switch {
 	case c.Conflict || !primary:
@@ -118,6 +118,9 @@ func health(c Cluster) string {
 		return "good"
 	}
 }
+
+// wrong reports whether there is something to mend.
+func (a *Access) wrong() bool { return a != nil && (a.Binding == "broken" || len(a.Findings) > 0) }
 
 // mark is a sign for the level of an event, for those who do not see its colour.
 func mark(l events.Level) string {

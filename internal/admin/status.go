@@ -20,6 +20,8 @@ type Sources struct {
 	Clusters func(name string) Cluster
 	// Drained reports whether an operator took a server out of service.
 	Drained func(cluster, backend string) bool
+	// Access returns what is known of the way that logins take to each server, by the names of cluster and server.
+	Access func() map[string]map[string]Access
 	// Sessions returns the sessions of now.
 	Sessions func() []Session
 	// Routes returns the routes in the order of the configuration, without their sessions.
@@ -84,6 +86,16 @@ type Server struct {
 	Lagging bool `json:"lagging"`
 	// Sessions counts those on the server.
 	Sessions int `json:"sessions"`
+	// Access is null before the server was looked at.
+	Access *Access `json:"access"`
+}
+
+// Access is the way that logins take to a server.
+type Access struct {
+	// Binding is "end-to-end", "passthrough", "plain", "broken" or "unknown": see docs/authentication.md.
+	Binding string `json:"binding"`
+	// Findings are what to mend on the server, a sentence each that says how.
+	Findings []string `json:"findings"`
 }
 
 // Route is a route at one moment.
@@ -144,14 +156,18 @@ func (s *Sources) Status() Status {
 		st.Certificates = append(st.Certificates, s.Certificates()...)
 	}
 	snapshots := s.Snapshots()
+	var access map[string]map[string]Access
+	if s.Access != nil {
+		access = s.Access()
+	}
 	for _, name := range slices.Sorted(maps.Keys(snapshots)) {
-		st.Clusters = append(st.Clusters, s.clusterStatus(name, snapshots[name]))
+		st.Clusters = append(st.Clusters, s.clusterStatus(name, snapshots[name], access[name]))
 	}
 	s.countSessions(&st)
 	return st
 }
 
-func (s *Sources) clusterStatus(name string, snapshot *backends.Snapshot) Cluster {
+func (s *Sources) clusterStatus(name string, snapshot *backends.Snapshot, access map[string]Access) Cluster {
 	var c Cluster
 	if s.Clusters != nil {
 		c = s.Clusters(name)
@@ -160,6 +176,9 @@ func (s *Sources) clusterStatus(name string, snapshot *backends.Snapshot) Cluste
 	for i := range snapshot.States {
 		state := &snapshot.States[i]
 		server := serverStatus(state)
+		if known, ok := access[server.Name]; ok {
+			server.Access = &known
+		}
 		server.Drained = s.Drained != nil && s.Drained(name, server.Name)
 		c.Conflict = c.Conflict || state.Status == backends.Conflict
 		c.Servers = append(c.Servers, server)

@@ -32,7 +32,10 @@ func full() Sources {
 			}, Backends: make([]policy.Backend, 2)}}
 		},
 		Clusters: func(string) Cluster { return Cluster{Authentication: "relay", Waiting: 2} },
-		Drained:  func(_, backend string) bool { return backend == "db1" },
+		Access: func() map[string]map[string]Access {
+			return map[string]map[string]Access{"main": {"db2": {Binding: "broken", Findings: []string{"pg_hba.conf <lets> everybody in"}}}}
+		},
+		Drained: func(_, backend string) bool { return backend == "db1" },
 		Sessions: func() []Session {
 			return []Session{
 				{ID: 1, Route: "*", Cluster: "main", Backend: "db2", State: "idle"},
@@ -63,6 +66,9 @@ func TestStatus(t *testing.T) {
 	}
 	if db1 := main.Servers[1]; db1.Role != "unknown" || db1.Status != "down" || db1.Detail != "connection refused" || !db1.Drained {
 		t.Errorf("second server is %+v", db1)
+	}
+	if a := main.Servers[0].Access; a == nil || a.Binding != "broken" || len(a.Findings) != 1 || main.Servers[1].Access != nil {
+		t.Errorf("access is %+v and %+v", a, main.Servers[1].Access)
 	}
 	if main.Waiting != 2 || main.Authentication != "relay" || main.Conflict {
 		t.Errorf("cluster is %+v", main)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -40,6 +41,12 @@ func TestAccessAudit(t *testing.T) {
 		}
 	}
 
+	status := exec.Command(binary, "status", "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))
+	told, err := status.Output()
+	if err != nil || !strings.Contains(string(told), "db1: pg_hba.conf lets every role in") || !strings.Contains(string(told), "pgreplicaproxy sql") {
+		t.Errorf("status: %v\n%s", err, told)
+	}
+
 	installSecretFunction(t, c)
 	mended, err := checkServersCommand(t, clusterHCL(sharedCluster(t, versions[0])))
 	if err != nil || strings.Count(mended, ": ok\n") != 3 {
@@ -67,5 +74,40 @@ func TestPassthroughSuperusers(t *testing.T) {
 	again := serve(t, listenHCL+passthroughHCL(t, c, "allow_superusers = true")) // though the function tells nothing
 	if told := connectError(t, asUser(again.dsn("app"), "admin", "secret")); told.Code != "28P01" {
 		t.Errorf("the superuser is told %v, want 28P01", told)
+	}
+}
+
+// The status tells what channel binding is worth on the way to each server.
+func TestBindingStatus(t *testing.T) {
+	cert, key := authority().issue("db1.test")
+	c := startCluster(t, pgcluster.Config{TLS: func(string) ([]byte, []byte) { return cert, key }})
+	other := leg{"TLS leg", true}.hcl(t)
+	for name, test := range map[string]struct{ hcl, want string }{
+		"plain":       {listenHCL + clusterHCL(c), "plain"},
+		"broken":      {listenHCL + clusterHCL(c, other...), "broken"},
+		"end-to-end":  {listenHCL + certificateHCL(t, cert, key) + clusterHCL(c, other...), "end-to-end"},
+		"passthrough": {listenHCL + passthroughHCL(t, c), "passthrough"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := serve(t, test.hcl)
+			out, err := exec.Command(binary, "status", "--json", "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl")).Output()
+			if err != nil {
+				t.Fatalf("status: %v\n%s", err, out)
+			}
+			var status struct {
+				Clusters []struct {
+					Servers []struct {
+						Name   string
+						Access struct{ Binding string }
+					}
+				}
+			}
+			if err := json.Unmarshal(out, &status); err != nil {
+				t.Fatal(err)
+			}
+			if got := status.Clusters[0].Servers[0]; got.Name != "db1" || got.Access.Binding != test.want {
+				t.Errorf("got %+v, want %s", got, test.want)
+			}
+		})
 	}
 }

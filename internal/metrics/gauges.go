@@ -15,6 +15,9 @@ import (
 type Sources struct {
 	// Snapshots returns what is known of each cluster's servers, by the cluster's name.
 	Snapshots func() map[string]*backends.Snapshot
+	// Findings returns what an operator should mend on each server, in words of a closed list, by the names of cluster and
+	// server.
+	Findings func() map[string]map[string][]string
 	// Logins returns the number of clients that are logging in.
 	Logins func() int
 	// Certificates returns the front's certificates.
@@ -35,6 +38,7 @@ type gauges struct {
 	sources Sources
 
 	role, status, timeline, conflict *prometheus.Desc
+	finding                          *prometheus.Desc
 	logins                           *prometheus.Desc
 	notAfter, failing                *prometheus.Desc
 }
@@ -46,6 +50,7 @@ func newGauges(s Sources) *gauges {
 		status:   desc("backend_status", "1 for what the monitor finds the server to be, 0 for anything else.", "cluster", "backend", "status"),
 		timeline: desc("backend_timeline", "Timeline of a server, as far as it is known.", "cluster", "backend"),
 		conflict: desc("cluster_conflict", "1 while several servers of the cluster claim to be the primary.", "cluster"),
+		finding:  desc("backend_finding", "1 for each thing to mend in a server's access rules.", "cluster", "backend", "finding"),
 		logins:   desc("logins", "Clients that are logging in."),
 		notAfter: desc("certificate_not_after_timestamp_seconds", "When a certificate of the front expires.", "names"),
 		failing:  desc("certificate_renewal_failing", "1 while a certificate of the front cannot be replaced by a newer one.", "names"),
@@ -58,7 +63,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.role, g.status, g.timeline, g.conflict, g.logins, g.notAfter, g.failing} {
+	for _, d := range []*prometheus.Desc{g.role, g.status, g.timeline, g.conflict, g.finding, g.logins, g.notAfter, g.failing} {
 		ch <- d
 	}
 }
@@ -68,6 +73,15 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	if g.sources.Snapshots != nil {
 		for cluster, snapshot := range g.sources.Snapshots() {
 			g.collectCluster(ch, cluster, snapshot)
+		}
+	}
+	if g.sources.Findings != nil {
+		for cluster, servers := range g.sources.Findings() {
+			for backend, findings := range servers {
+				for _, finding := range findings {
+					gauge(ch, g.finding, 1, cluster, backend, finding)
+				}
+			}
 		}
 	}
 	if g.sources.Logins != nil {

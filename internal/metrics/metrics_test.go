@@ -82,6 +82,9 @@ func TestGauges(t *testing.T) {
 				{Target: backends.Target{Name: "db2"}, Status: backends.Up, Role: policy.Replica},
 			}}}
 		},
+		Findings: func() map[string]map[string][]string {
+			return map[string]map[string][]string{"main": {"db2": {"trust"}}}
+		},
 		Logins: func() int { return 3 },
 		Certificates: func() []Certificate {
 			return []Certificate{{Names: []string{"b", "a"}, NotAfter: expiry, Failing: true}}
@@ -96,6 +99,7 @@ func TestGauges(t *testing.T) {
 		`pgreplicaproxy_backend_status{backend="db2",cluster="main",status="down"} 0`,
 		`pgreplicaproxy_backend_timeline{backend="db1",cluster="main"} 7`,
 		`pgreplicaproxy_cluster_conflict{cluster="main"} 1`,
+		`pgreplicaproxy_backend_finding{backend="db2",cluster="main",finding="trust"} 1`,
 		`pgreplicaproxy_logins 3`,
 		`pgreplicaproxy_certificate_not_after_timestamp_seconds{names="a b"} 2e+09`,
 		`pgreplicaproxy_certificate_renewal_failing{names="a b"} 1`,
