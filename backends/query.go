@@ -45,7 +45,8 @@ type reading struct {
 // of the WAL receiver). A primary's timeline is taken from the name of the current WAL file, which changes together with
 // pg_is_in_recovery(): pg_control_checkpoint() goes on telling the old timeline until the checkpoint after a promotion has
 // ended, which can take minutes. OFFSET 0 makes the subquery be evaluated once, and first; a promotion right after it makes
-// pg_is_wal_replay_paused() fail with 55000.
+// pg_is_wal_replay_paused() fail with 55000. The view pg_stat_replication must not be in it: it reads pg_authid, so a lock on that
+// would make the server look dead, and not only closed to logins.
 const roleQuery = `
 SELECT r.recovery, s.system_identifier,
        CASE WHEN r.recovery THEN w.received_tli::bigint
@@ -59,7 +60,7 @@ SELECT r.recovery, s.system_identifier,
             THEN (extract(epoch FROM pg_catalog.current_setting('recovery_min_apply_delay')::interval) * 1000)::bigint
        END,
        w.pid IS NOT NULL, w.status, w.sender_host, w.sender_port,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication),
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_wal_senders()),
        NOT r.recovery AND pg_catalog.current_setting('transaction_read_only') = 'on',
        (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovery OFFSET 0) AS r
