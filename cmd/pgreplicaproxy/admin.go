@@ -12,73 +12,55 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/replicon/pgreplicaproxy/internal/admin"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
 
-// listenAdmin binds the admin listener. The one that nobody asked for may fail: the commands do without it then.
-func (s *service) listenAdmin() error {
-	cfg := s.cfg.Admin
-	if cfg.Unasked {
-		_ = os.MkdirAll(s.cfg.StateDir, 0o700) // listen tells
+// adminTLS is the TLS of an admin listener that others than this machine reach, nil for the others. A client certificate is
+// verified where there is one; package admin says what it is good for.
+func adminTLS(cfg adminConfig, front certificateSource) (*tls.Config, error) {
+	if cfg.Listen.local() {
+		return nil, nil
 	}
-	ln, err := listen(cfg.Listen)
-	if err != nil && cfg.Unasked {
-		s.log.Warn("no admin listener: the commands that ask the running program will not work", "err", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !cfg.Listen.local() {
-		if ln, err = s.adminTLS(ln); err != nil {
-			return err
-		}
-	}
-	s.admin = ln
-	return nil
-}
-
-// adminTLS puts TLS before a listener that others than this machine reach. A client certificate is verified where there is one;
-// package admin says what it is good for.
-func (s *service) adminTLS(ln net.Listener) (net.Listener, error) {
-	get := s.certificates.get
-	if cfg := s.cfg.Admin; cfg.Certificate.CertFile != "" {
+	get := front.get
+	if cfg.Certificate.CertFile != "" {
 		files, err := tlsfront.LoadCertificateFiles([]tlsfront.CertificateFile{cfg.Certificate})
 		if err != nil {
-			return nil, errors.Join(err, ln.Close())
+			return nil, err
 		}
 		get = files.GetCertificate
 	}
-	return tls.NewListener(ln, &tls.Config{
+	return &tls.Config{
 		GetCertificate: get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-		ClientCAs: s.cfg.Admin.ClientCAs, ClientAuth: tls.VerifyClientCertIfGiven,
-	}), nil
+		ClientCAs: cfg.ClientCAs, ClientAuth: tls.VerifyClientCertIfGiven,
+	}, nil
 }
 
-// serveAdmin serves the admin listener. Without it sessions go on.
-func (s *service) serveAdmin(ctx context.Context) {
-	token, err := adminToken(s.cfg)
+// serveAdmin serves the admin listener by a plan. Without it sessions go on.
+func (s *service) serveAdmin(ctx context.Context, p *plan) {
+	socket := s.sockets[p.cfg.adminKey()]
+	if socket == nil { // there was none to be had, and nobody had asked for it
+		return
+	}
+	token, err := adminToken(p.cfg)
 	if err != nil {
 		s.log.Warn("no token for the admin listener: it allows no changes", "err", err)
 	}
-	sources, history := s.adminSources(), &admin.History{}
-	known := sources
-	known.Sessions = nil // nothing is drawn of them
-	var drawing sync.WaitGroup
-	drawing.Go(func() { history.Run(ctx, known.Status) })
-	defer drawing.Wait()
 	handler := admin.Handler(admin.Config{
-		Sources: sources, Actions: s.adminActions(), Metrics: s.metrics.Handler(s.server.Count), Events: s.events, History: history,
-		Token: token, Local: s.cfg.Admin.Listen.local(), Profiles: s.cfg.Admin.Pprof, Logger: s.log,
+		Sources: s.adminSources(), Actions: s.adminActions(), Metrics: s.metrics.Handler(s.server.Count), Events: s.events,
+		History: s.history, Token: token, Local: p.cfg.Admin.Listen.local(), Profiles: p.cfg.Admin.Pprof, Logger: s.log.Logger,
 	})
-	s.log.Info("admin listening", "address", s.admin.Addr().String())
-	if err := admin.Serve(ctx, s.admin, handler, s.log); err != nil {
-		s.log.Error("admin listener broken", "err", err)
-	}
+	s.serveOn("admin listening", socket, func(ln net.Listener) error {
+		if p.adminTLS != nil {
+			ln = tls.NewListener(ln, p.adminTLS)
+		}
+		if err := admin.Serve(ctx, ln, handler, s.log.Logger); err != nil {
+			s.log.Error("admin listener broken", "err", err)
+		}
+		return nil
+	})
 }
 
 // adminToken returns the token of the configuration, or the one that is kept in the state directory, where it is made once.
@@ -107,12 +89,12 @@ func (s *service) adminSources() admin.Sources {
 
 // adminActions are what the admin listener does.
 func (s *service) adminActions() admin.Actions {
-	return admin.Actions{Drain: s.server.DrainBackend, EndSession: s.server.EndSession}
+	return admin.Actions{Drain: s.server.DrainBackend, EndSession: s.server.EndSession, Reload: s.Reload}
 }
 
 func (s *service) clusterStatus(name string) admin.Cluster {
 	c := admin.Cluster{Authentication: "relay"}
-	if _, ok := s.cfg.Passthrough[name]; ok {
+	if _, ok := s.current.Load().cfg.Passthrough[name]; ok {
 		c.Authentication = "scram_passthrough"
 	}
 	return c
@@ -151,7 +133,7 @@ func (s *service) findings() map[string]map[string][]string {
 }
 
 func (s *service) routeList() []admin.Route {
-	routes := s.cfg.Routes.Routes
+	routes := s.current.Load().cfg.Routes.Routes
 	list := make([]admin.Route, len(routes))
 	for i := range routes {
 		list[i] = admin.Route{Name: routes[i].String(), Cluster: routes[i].Cluster, Role: routes[i].Target.String()}

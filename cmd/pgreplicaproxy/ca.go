@@ -37,9 +37,14 @@ func newCACommand(configPath *string) *cobra.Command {
 	}
 }
 
-// openLocalCA opens the local CA of a configuration without certificate files. Its certificate is for the names of the
-// configuration and for the hosts that the listeners name.
+// openLocalCA opens the local CA of a configuration without certificate files.
 func openLocalCA(cfg *config) (*tlsfront.LocalCA, error) {
+	return tlsfront.OpenLocalCA(filepath.Join(cfg.StateDir, "ca"), cfg.caNames(), time.Now)
+}
+
+// caNames are what the certificate of the local CA is for: the names of the configuration, and the hosts that the listeners
+// name.
+func (cfg *config) caNames() []string {
 	names := append([]string(nil), cfg.Names...)
 	for _, l := range cfg.Listeners {
 		host, _, err := net.SplitHostPort(l.Address)
@@ -47,5 +52,5 @@ func openLocalCA(cfg *config) (*tlsfront.LocalCA, error) {
 			names = append(names, host)
 		}
 	}
-	return tlsfront.OpenLocalCA(filepath.Join(cfg.StateDir, "ca"), names, time.Now)
+	return names
 }

@@ -2,14 +2,17 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"golang.org/x/term"
 )
 
@@ -57,14 +60,74 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
+// place is where in a file something stands: an argument of the top level, or the nth block of a kind. The zero value is nowhere
+// in particular.
+type place struct {
+	key   string
+	block string
+	nth   int
+}
+
+// failAt adds a mistake that shows only when the configuration is put to use.
+func (d *diagnostics) failAt(at place, summary, detail string) {
+	diag := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail}
+	if body, ok := d.file.Body.(*hclsyntax.Body); ok {
+		if a := body.Attributes[at.key]; a != nil {
+			diag.Subject = a.SrcRange.Ptr()
+		}
+		for _, block := range body.Blocks {
+			if block.Type != at.block {
+				continue
+			}
+			if at.nth == 0 {
+				diag.Subject = block.DefRange().Ptr()
+				break
+			}
+			at.nth--
+		}
+	}
+	d.list = append(d.list, diag)
+}
+
+// log writes a line for each diagnostic, masked like the rest.
+func (d diagnostics) log(log *slog.Logger) {
+	for _, diag := range d.sorted() {
+		level := slog.LevelWarn
+		if diag.Severity == hcl.DiagError {
+			level = slog.LevelError
+		}
+		attrs := []slog.Attr{slog.String("problem", diag.Summary), slog.String("detail", diag.Detail)}
+		if diag.Subject != nil {
+			attrs = append(attrs, slog.String("at", fmt.Sprintf("%s:%d", diag.Subject.Filename, diag.Subject.Start.Line)))
+		}
+		log.LogAttrs(context.Background(), level, "configuration", attrs...)
+	}
+}
+
+// sorted returns what there is to say in the order of the file, with passwords masked.
+func (d diagnostics) sorted() []*hcl.Diagnostic {
+	list := slices.Clone(d.list)
+	slices.SortStableFunc(list, byPosition)
+	for i, diag := range list {
+		list[i] = maskDetail(diag, d.file, d.masked())
+	}
+	return list
+}
+
+// masked is the file with its passwords masked, nil for none.
+func (d diagnostics) masked() *hcl.File {
+	if d.file == nil {
+		return nil
+	}
+	return &hcl.File{Bytes: maskSecrets(d.file.Bytes), Nav: d.file.Nav}
+}
+
 // write tells all of it in the order of the file: what is wrong, the line, and what to do. On a terminal it has colour,
 // unless NO_COLOR is set, and lines that fit. Passwords on lines shown are masked.
 func (d diagnostics) write(w io.Writer) error {
-	list := slices.Clone(d.list)
-	slices.SortStableFunc(list, byPosition)
 	files := map[string]*hcl.File{}
-	if d.file != nil {
-		files[d.path] = &hcl.File{Bytes: maskSecrets(d.file.Bytes), Nav: d.file.Nav}
+	if masked := d.masked(); masked != nil {
+		files[d.path] = masked
 	}
 	var width uint
 	var colour bool
@@ -74,10 +137,7 @@ func (d diagnostics) write(w io.Writer) error {
 			width = uint(columns)
 		}
 	}
-	for i, diag := range list {
-		list[i] = maskDetail(diag, d.file, files[d.path])
-	}
-	return hcl.NewDiagnosticTextWriter(w, files, width, colour).WriteDiagnostics(list)
+	return hcl.NewDiagnosticTextWriter(w, files, width, colour).WriteDiagnostics(d.sorted())
 }
 
 // maskDetail takes the text that a diagnostic points at from its detail, where the line is masked.

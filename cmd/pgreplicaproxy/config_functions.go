@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
@@ -17,6 +18,10 @@ func functions(dir string) map[string]function.Function {
 		"file": fileFunction(dir),
 	}
 }
+
+// ignoredEnvironment holds the variables, by name, that were taken out of the process's environment because they would steer
+// the monitor. A reload finds them here.
+var ignoredEnvironment sync.Map
 
 // envFunction is env(name) and env(name, default): the value of an environment variable. One that is set, though empty,
 // counts as set.
@@ -32,6 +37,9 @@ func envFunction() function.Function {
 			name := args[0].AsString()
 			if v, ok := os.LookupEnv(name); ok {
 				return cty.StringVal(v), nil
+			}
+			if v, ok := ignoredEnvironment.Load(name); ok {
+				return cty.StringVal(v.(string)), nil
 			}
 			if len(args) == 2 {
 				return args[1], nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -91,8 +90,7 @@ func (d *demo) run(stop stops) (err error) {
 		return err
 	}
 	defer withdraw()
-	log := newLogger(d.out, slog.LevelDebug, "text")
-	return serve(stop, cfg, log, d.explain)
+	return serve(stop, cfg, d.load, openLog(d.out, cfg.LogLevel, cfg.LogFormat), d.explain)
 }
 
 // interruptedOr returns nil for an error that Ctrl-C caused.
@@ -165,11 +163,11 @@ func (d *demo) configure(ctx context.Context) (*config, error) {
 	if err := os.WriteFile(passwordFile, []byte(monitorPassword), 0o600); err != nil {
 		return nil, err
 	}
-	file := filepath.Join(d.dir, "pgreplicaproxy.hcl")
+	file := d.file()
 	if err := os.WriteFile(file, d.hcl(), 0o600); err != nil {
 		return nil, err
 	}
-	cfg, diags := loadConfig(file)
+	cfg, diags := d.load()
 	if err := reportDiagnostics(d.out, file, diags); err != nil {
 		return nil, err
 	}
@@ -194,12 +192,18 @@ func (d *demo) makeMonitor(ctx context.Context, cfg *config, password string) er
 	return d.cluster.Servers()[0].Exec(ctx, "postgres", sql.String())
 }
 
+func (d *demo) file() string { return filepath.Join(d.dir, "pgreplicaproxy.hcl") }
+
+// load reads the configuration.
+func (d *demo) load() (*config, diagnostics) { return loadConfig(d.file()) }
+
 func (d *demo) rootFile() string { return filepath.Join(d.dir, "root.crt") }
 
 // hcl is the demo's configuration.
 func (d *demo) hcl() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "state_dir     = %q\ndrain_timeout = \"2s\"\n\n", filepath.Join(d.dir, "state"))
+	b.WriteString("log {\n  level  = \"debug\"\n  format = \"text\"\n}\n\n")
 	fmt.Fprintf(&b, "listen {\n  address = %q\n}\n\n", d.address)
 	fmt.Fprintf(&b, "admin {\n  address = %q\n}\n\n", d.page)
 	b.WriteString("cluster \"demo\" {\n  monitor {\n    password = file(\"monitor.password\")\n  }\n")
@@ -242,7 +246,7 @@ func (d *demo) explain(s *service) {
 	p("\nDSN for a program:\n\n  %s\n", dsn("app"))
 	p("Status page: http://%s/", d.page)
 	p("`pgreplicaproxy demo failover`, or `make demo-failover`, kills the primary and promotes a standby, to be watched there.")
-	p("The configuration is %s.", filepath.Join(d.dir, "pgreplicaproxy.hcl"))
+	p("The configuration is %s.", d.file())
 	p("Started in front of %d servers at %s. Ctrl-C stops everything and leaves nothing behind.\n", len(d.cluster.Servers()),
 		time.Now().Format(time.TimeOnly))
 }

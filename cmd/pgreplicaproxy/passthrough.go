@@ -13,38 +13,29 @@ import (
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 )
 
-// clusters returns the clusters of the configuration with their sources of secrets.
-func (s *service) clusters() ([]proxy.ClusterConfig, error) {
-	clusters := slices.Clone(s.cfg.Clusters)
+// openClusters returns the clusters of the configuration with their keys and secrets.
+func openClusters(cfg *config) ([]proxy.ClusterConfig, error) {
+	clusters := slices.Clone(cfg.Clusters)
 	for i := range clusters {
-		p, ok := s.cfg.Passthrough[clusters[i].Monitor.Cluster]
+		p, ok := cfg.Passthrough[clusters[i].Monitor.Cluster]
 		if !ok {
 			continue
 		}
-		key, err := mockKey(p.MockKeyFile, s.cfg.StateDir)
+		key, err := mockKey(p.MockKeyFile, cfg.StateDir)
 		if err != nil {
 			return nil, err
 		}
 		clusters[i].Passthrough = &proxy.Passthrough{MockKey: key, Superusers: p.Superusers}
-		if err := s.secretsOf(&clusters[i], p); err != nil {
+		if p.SecretsFile == "" {
+			continue // the servers are asked
+		}
+		file, err := backends.LoadSecretsFile(p.SecretsFile)
+		if err != nil {
 			return nil, err
 		}
+		clusters[i].Passthrough.Lookup = file.Lookup
 	}
 	return clusters, nil
-}
-
-// secretsOf sets where a cluster's secrets come from: the servers, or a file.
-func (s *service) secretsOf(c *proxy.ClusterConfig, p passthroughConfig) error {
-	if p.SecretsFile == "" {
-		return nil
-	}
-	file, err := backends.LoadSecretsFile(p.SecretsFile)
-	if err != nil {
-		return err
-	}
-	s.secrets = append(s.secrets, file)
-	c.Passthrough.Lookup = file.Lookup
-	return nil
 }
 
 // mockKeySize is that of the hash it goes into.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
@@ -12,12 +13,13 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admin"
 	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
@@ -29,18 +31,20 @@ func newServeCommand(configPath *string) *cobra.Command {
 		Use:   "serve",
 		Short: "Serve clients until SIGTERM",
 		Long: "Serve clients until SIGTERM or SIGINT, which lets sessions finish for drain_timeout; a second one ends them at once.\n" +
-			"SIGHUP reads the files with certificates and secrets again.",
+			"SIGHUP reads the configuration again, with the files it names, and changes to it; sessions stay. What is wrong with it\n" +
+			"is logged, and then nothing changes.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, diags := loadConfig(*configPath)
+			load := func() (*config, diagnostics) { return loadConfig(*configPath) }
+			cfg, diags := load()
 			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
 				return err
 			}
-			log := newLogger(cmd.ErrOrStderr(), cfg.LogLevel, cfg.LogFormat)
-			slog.SetDefault(log) // for what libraries print
+			log := openLog(cmd.ErrOrStderr(), cfg.LogLevel, cfg.LogFormat)
+			slog.SetDefault(log.Logger) // for what libraries print
 			stop, release := notifyStops()
 			defer release()
-			return serve(stop, cfg, log, func(*service) { serviceManager{log}.ready() })
+			return serve(stop, cfg, load, log, func(*service) { serviceManager{log.Logger}.ready() })
 		},
 	}
 }
@@ -58,46 +62,43 @@ func reportDiagnostics(w io.Writer, path string, diags diagnostics) error {
 
 // service is the program at work.
 type service struct {
-	cfg          *config
-	log          *slog.Logger
-	server       *proxy.Server
-	metrics      *metrics.Metrics
-	events       *events.Log
-	started      time.Time
-	certificates certificateSource
-	secrets      []*backends.SecretsFile // to be read again at SIGHUP
-	listeners    []net.Listener
-	admin        net.Listener // nil for none
-	hangups      chan os.Signal
+	load    func() (*config, diagnostics) // for a reload
+	log     *logOutput
+	server  *proxy.Server
+	metrics *metrics.Metrics
+	events  *events.Log
+	history *admin.History
+	started time.Time
+	sockets sockets              // belongs to run
+	current atomic.Pointer[plan] // replaced by run alone
+
+	hangups  chan os.Signal
+	requests chan reloadRequest
+	broken   chan error    // of a socket that cannot be served on any more
+	stopping chan struct{} // closed when nothing is to change any more
+	parts    sync.WaitGroup
 }
 
-// serve runs the service of cfg until it is told to stop. started, where it is not nil, is called when clients are being
-// accepted. An error before that means that nothing was served.
-func serve(stop stops, cfg *config, log *slog.Logger, started func(*service)) error {
+// serve runs the service of cfg until it is told to stop. load reads the configuration again. started, where it is not nil, is
+// called when clients are being accepted. An error before that means that nothing was served.
+func serve(stop stops, cfg *config, load func() (*config, diagnostics), log *logOutput, started func(*service)) error {
 	limitGarbage()
-	ignoreClientEnvironment() // the configuration has taken from it what it wants
-	certificates, err := openCertificates(cfg, log)
-	if err != nil {
-		return err
-	}
+	ignoreClientEnvironment()
 	s := &service{
-		cfg: cfg, log: log, certificates: certificates, hangups: make(chan os.Signal, 1),
-		metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(), started: time.Now(),
+		load: load, log: log, metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(),
+		history: &admin.History{}, started: time.Now(), sockets: make(sockets),
+		hangups: make(chan os.Signal, 1), requests: make(chan reloadRequest), broken: make(chan error, 1),
+		stopping: make(chan struct{}),
 	}
 	signal.Notify(s.hangups, syscall.SIGHUP) // before anybody can know that it runs
 	defer signal.Stop(s.hangups)
-	clusters, err := s.clusters()
+	first, err := s.prepare(cfg)
 	if err != nil {
 		return err
 	}
-	s.server = proxy.New(proxy.Config{
-		Clusters: clusters, Routes: cfg.Routes, DrainTimeout: cfg.DrainTimeout, Leaves: certificates.leafHashes,
-		Logger: log, Metrics: s.metrics, Events: s.events,
-	})
+	s.current.Store(first)
+	s.server = proxy.New(s.proxyConfig(first))
 	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins, Findings: s.findings})
-	if err := s.listen(); err != nil {
-		return err
-	}
 	return s.run(stop, started)
 }
 
@@ -110,131 +111,131 @@ func limitGarbage() {
 }
 
 // ignoreClientEnvironment removes what steers PostgreSQL clients from the environment. The monitor is one, and logs in as the
-// configuration says.
+// configuration says. The file may still name such a variable.
 func ignoreClientEnvironment() {
 	for _, v := range os.Environ() {
-		name, _, _ := strings.Cut(v, "=")
+		name, value, _ := strings.Cut(v, "=")
 		if strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PGREPLICAPROXY_") {
+			ignoredEnvironment.Store(name, value)
 			_ = os.Unsetenv(name) // fails for names that os.Environ does not return
 		}
 	}
 }
 
-// listen binds every address, or none.
-func (s *service) listen() error {
-	for _, l := range s.cfg.Listeners {
-		ln, err := listen(l)
-		if err != nil {
-			s.closeListeners()
-			return err
-		}
-		s.listeners = append(s.listeners, ln)
-	}
-	err := s.listenAdmin()
-	if err != nil {
-		s.closeListeners()
-	}
-	return err
-}
-
-func (s *service) closeListeners() {
-	for _, ln := range s.listeners {
-		_ = ln.Close()
-	}
-}
-
-// run serves in this order: watch the servers, accept once each was asked, drain when told to stop, end what is left.
+// run serves in this order: watch the servers, accept once each was asked, change when that is wished, drain when told to
+// stop, end what is left.
 func (s *service) run(stop stops, started func(*service)) error {
 	// Sessions and monitors outlive the wish to drain, and end with this.
 	ctx, end := context.WithCancel(stop.now)
-	var parts sync.WaitGroup
 	defer func() {
 		end()
-		parts.Wait()
+		s.parts.Wait()
 		s.server.Close()
 	}()
-	parts.Go(func() { s.server.Run(ctx) })
-	parts.Go(func() { s.reloadOnHangup(ctx) })
-	if s.admin != nil {
-		parts.Go(func() { s.serveAdmin(ctx) })
-	}
-
-	broken := make(chan error, len(s.listeners))
+	s.parts.Go(func() { s.server.Run(ctx) })
+	changes, noMore := context.WithCancel(ctx)
+	s.parts.Go(func() {
+		defer noMore()
+		select {
+		case <-stop.drain:
+		case <-ctx.Done():
+		}
+	})
+	first := s.current.Load()
+	s.open(first)
+	s.serveAdmin(ctx, first)
+	drawn := s.adminSources()
+	drawn.Sessions = nil // nothing is drawn of them
+	s.parts.Go(func() { s.history.Run(ctx, drawn.Status) })
+	var failed error
 	select {
 	case <-s.server.Watched(ctx): // without this, the first clients would find no server known
-		for i := range s.listeners {
-			parts.Go(func() { broken <- s.accept(ctx, i) })
-		}
+		s.serveClients(ctx, first)
 		if started != nil {
 			started(s)
 		}
+		failed = s.follow(ctx, changes)
 	case <-stop.drain:
 	}
-	var failed error
-	select {
-	case <-stop.drain:
-	case failed = <-broken:
-		if failed == nil {
-			failed = errors.New("listener closed unexpectedly")
-		}
-	}
-	s.closeListeners()
+	close(s.stopping)
+	s.sockets.close()
 	s.drain(stop)
 	return failed
 }
 
-// drain lets sessions finish for the drain timeout, then ends them.
-func (s *service) drain(stop stops) {
-	if n := s.server.Sessions(); n > 0 {
-		s.log.Info("draining", "sessions", n, "timeout", s.cfg.DrainTimeout.String())
+// follow changes the configuration whenever that is wished, until changes ends or a listener breaks.
+func (s *service) follow(ctx, changes context.Context) error {
+	for {
+		select {
+		case <-s.hangups:
+			_, _ = s.change(ctx, changes) // what is wrong is in the log
+		case r := <-s.requests:
+			r.answer(s.change(ctx, changes))
+		case err := <-s.broken:
+			return err
+		case <-changes.Done():
+			return nil
+		}
 	}
-	ctx, cancel := context.WithTimeout(stop.now, s.cfg.DrainTimeout)
-	defer cancel()
-	s.server.Drain(ctx)
-	s.log.Info("stopped")
 }
 
-// accept serves one listener until it is closed.
-func (s *service) accept(ctx context.Context, i int) error {
-	l, ln := s.cfg.Listeners[i], s.listeners[i]
-	front := tlsfront.Config{
-		TLS:              tlsfront.ServerConfig(s.certificates.get, s.cfg.MinVersion),
+// open takes the sockets over that a plan has opened.
+func (s *service) open(p *plan) {
+	maps.Copy(s.sockets, p.opened)
+	p.opened = nil
+}
+
+// serveClients serves clients by a plan on all of its listeners, those that were served before included.
+func (s *service) serveClients(ctx context.Context, p *plan) {
+	for i, key := range keys(p.cfg.Listeners) {
+		front := s.front(p, p.cfg.Listeners[i])
+		s.serveOn("listening", s.sockets[key], func(ln net.Listener) error {
+			return front.Serve(ctx, ln, s.server.ServeClient)
+		})
+	}
+}
+
+// serveOn lets a socket to a server, after the one before it. The first is logged.
+func (s *service) serveOn(message string, socket *socket, serve func(net.Listener) error) {
+	if socket.lease == nil {
+		s.log.Info(message, "address", socket.Addr().String())
+	}
+	lease := socket.let()
+	s.parts.Go(func() {
+		err := serve(lease)
+		if err == nil && !lease.closed.Load() {
+			err = errors.New("listener closed unexpectedly")
+		}
+		if err != nil {
+			select {
+			case s.broken <- err:
+			default: // one is enough
+			}
+		}
+	})
+}
+
+// front is how clients of a listener are treated.
+func (s *service) front(p *plan, l listenerConfig) *tlsfront.Config {
+	return &tlsfront.Config{
+		TLS:              tlsfront.ServerConfig(p.certificates.get, p.cfg.MinVersion),
 		PlaintextAllowed: l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
-		LoginTimeout: s.cfg.LoginTimeout,
-		Logger:       s.log,
+		LoginTimeout: p.cfg.LoginTimeout,
+		Logger:       s.log.Logger,
 		Observe: func(n tlsfront.Negotiation) {
 			s.metrics.Handshake(string(n.Outcome), tlsfront.TLSName(n.TLS), n.Took)
 		},
 	}
-	s.log.Info("listening", "address", ln.Addr().String())
-	return front.Serve(ctx, ln, s.server.ServeClient)
 }
 
-// reloadOnHangup reads the files with certificates and secrets again at every SIGHUP.
-func (s *service) reloadOnHangup(ctx context.Context) {
-	for {
-		select {
-		case <-s.hangups:
-			s.reload()
-		case <-ctx.Done():
-			return
-		}
+// drain lets sessions finish for the drain timeout, then ends them.
+func (s *service) drain(stop stops) {
+	timeout := s.current.Load().cfg.DrainTimeout
+	if n := s.server.Sessions(); n > 0 {
+		s.log.Info("draining", "sessions", n, "timeout", timeout.String())
 	}
-}
-
-// reload reads files again. What cannot be read leaves the old one in use.
-func (s *service) reload() {
-	if err := s.certificates.reload(); err != nil {
-		s.log.Error("certificates not reloaded, the old ones stay", "err", err)
-	} else {
-		s.log.Info("certificates reloaded")
-		s.certificates.warn(s.log)
-	}
-	for _, f := range s.secrets {
-		if err := f.Reload(); err != nil {
-			s.log.Error("secrets not reloaded, the old ones stay", "err", err)
-			continue
-		}
-		s.log.Info("secrets reloaded")
-	}
+	ctx, cancel := context.WithTimeout(stop.now, timeout)
+	defer cancel()
+	s.server.Drain(ctx)
+	s.log.Info("stopped")
 }

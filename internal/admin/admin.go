@@ -121,20 +121,36 @@ func (c *Config) ready(w http.ResponseWriter, r *http.Request, target policy.Tar
 	writeText(w, status, text)
 }
 
-// Serve answers on ln until ctx ends, and closes ln. log gets what net/http has to complain of.
+// farewell is how long an answer may take that is under way when its listener is closed.
+const farewell = 2 * time.Second
+
+// Serve answers on ln until ctx ends, and closes ln; or until ln is closed, and then ends what is under way: streams at once.
+// log gets what net/http has to complain of.
 func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
+	streams, endStreams := context.WithCancel(ctx)
+	defer endStreams()
 	server := http.Server{
 		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(debugWriter{logger}, "", 0),
-		BaseContext: func(net.Listener) context.Context { return ctx }, // ends streams of events
+		BaseContext: func(net.Listener) context.Context { return streams },
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	err := server.Serve(ln)
+	if !errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
 		return err
+	}
+	endStreams()
+	last, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	if server.Shutdown(last) != nil {
+		_ = server.Close()
 	}
 	return nil
 }

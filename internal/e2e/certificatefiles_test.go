@@ -148,7 +148,7 @@ func TestCertificateReload(t *testing.T) {
 		p.signal(syscall.SIGHUP)
 		return p.waitLogSince(seen, message, nil)
 	}
-	const reloaded, kept = "certificates reloaded", "certificates not reloaded, the old ones stay"
+	const reloaded, kept = "configuration reloaded", "configuration not reloaded, the old one stays"
 	session := connect(t, p.dsn("app", "sslmode=verify-full", "sslrootcert="+f.path("root.crt")))
 	check("at the start", first)
 	reload(reloaded)

@@ -207,12 +207,8 @@ const listenHCL = "listen {\n  address = \"127.0.0.1:0\"\n}\n"
 func serve(t *testing.T, hcl string) *program {
 	t.Helper()
 	p := &program{t: t, dir: t.TempDir(), done: make(chan struct{}), more: make(chan struct{})}
-	hcl = fmt.Sprintf("state_dir = %q\nlog {\n  level = \"debug\"\n  format = \"json\"\n}\n", filepath.Join(p.dir, "state")) + hcl
-	if !strings.Contains(hcl, "drain_timeout") {
-		hcl = "drain_timeout = \"0s\"\n" + hcl
-	}
 	p.write("monitor.password", monitorPassword)
-	p.write("pgreplicaproxy.hcl", hcl)
+	p.configure(hcl)
 	p.cmd = exec.Command(binary, "serve", "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))
 	p.cmd.Env = cleanEnvironment()
 	stderr, err := p.cmd.StderrPipe()
@@ -226,6 +222,16 @@ func serve(t *testing.T, hcl string) *program {
 	t.Cleanup(p.stop)
 	p.addr = fmt.Sprint(p.waitLog("listening", nil)["address"])
 	return p
+}
+
+// configure writes the configuration, with what all tests have in common.
+func (p *program) configure(hcl string) {
+	p.t.Helper()
+	hcl = fmt.Sprintf("state_dir = %q\nlog {\n  level = \"debug\"\n  format = \"json\"\n}\n", filepath.Join(p.dir, "state")) + hcl
+	if !strings.Contains(hcl, "drain_timeout") {
+		hcl = "drain_timeout = \"0s\"\n" + hcl
+	}
+	p.write("pgreplicaproxy.hcl", hcl)
 }
 
 // write puts a file beside the configuration.

@@ -292,12 +292,12 @@ func TestPassthroughSecretsFile(t *testing.T) {
 			checkState(t, connectError(t, p.dsn("app")), "57P03") // the server does
 			writeSecret()
 			p.signal(syscall.SIGHUP)
-			p.waitLog("secrets reloaded", nil)
+			p.waitLog("configuration reloaded", nil)
 			connect(t, changed)
 			checkState(t, connectError(t, p.dsn("app")), "28P01")
 			write("\"app\" \"md5something\"\n")
 			p.signal(syscall.SIGHUP)
-			p.waitLog("secrets not reloaded, the old ones stay", nil)
+			p.waitLog("configuration not reloaded, the old one stays", nil)
 			connect(t, changed)
 		})
 	}
