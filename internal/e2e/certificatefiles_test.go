@@ -165,8 +165,9 @@ func TestCertificateReload(t *testing.T) {
 		"one of several": func() { f.issue("db", "db.test"); f.write("other.key", nil) },
 	} {
 		breakIt()
-		entry := reload(kept)
-		if entry["level"] != "ERROR" || !strings.Contains(fmt.Sprint(entry["err"]), f.dir) {
+		seen := p.logged()
+		reload(kept)
+		if entry := p.waitLogSince(seen, "configuration", nil); entry["level"] != "ERROR" || !strings.Contains(fmt.Sprint(entry["detail"]), f.dir) {
 			t.Errorf("%s: the log says %v, want an error that names the file", name, entry)
 		}
 		check(name, second)
