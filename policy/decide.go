@@ -16,6 +16,9 @@ type Request struct {
 	Replication bool
 	// Address is where the client comes from; the zero value is a unix socket. Routes do not look at it, access rules do.
 	Address netip.Addr
+	// Replayed is the position in the write-ahead log (an LSN) that a replica must have replayed to take the session, so that
+	// it reads what was written up to there; zero is any.
+	Replayed uint64
 	// TLS is true for a connection with TLS, Certificate for one whose client has shown a certificate that was verified.
 	TLS, Certificate bool
 }
@@ -34,6 +37,13 @@ type Backend struct {
 	// Replayed is the position in the write-ahead log (an LSN) up to which a replica is known to have replayed; zero when
 	// that is not known.
 	Replayed uint64
+	// Load is the number of sessions that the proxy has on the server, those logging in included.
+	Load int
+	// Cold is the part of its weight that does not count yet, from 0 to 1: a server that has come back takes its share step
+	// by step.
+	Cold float64
+	// Ejected is a server that has failed several clients in a row. It is tried when all others have failed.
+	Ejected bool
 	// Draining is a server that an operator has taken out of service: no new session goes there.
 	Draining bool
 	// Detail says in a few words why the role is what it is ("refused connections since 12:00:03"), for messages.
@@ -49,8 +59,8 @@ type Verdict uint8
 const (
 	// Refuse ends the session with an error that no waiting would mend: no route takes it.
 	Refuse Verdict = iota
-	// Unavailable is for a request that has a route and a cluster, but no server there that may serve it now.
-	Unavailable
+	// Wait is for a request that has a route and a cluster, but no server there that may serve it now.
+	Wait
 	// Serve hands the session to one of Decision.Backends.
 	Serve
 )
@@ -66,7 +76,8 @@ type Decision struct {
 	Fallback Fallback
 	// Database is the name that the server is to see.
 	Database string
-	// Backends are the servers to try, in this order. It is not empty when the verdict is Serve.
+	// Backends are the servers to try, in this order. It is not empty when the verdict is Serve. With Wait they are those
+	// to use when waiting has brought nothing better.
 	Backends []string
 	// Reason says in one sentence why a session is not served, fit for the client and for the log.
 	Reason string
@@ -78,13 +89,15 @@ type Rules struct {
 	Routes []Route
 	// Access says who may come in, in the order of the file; see Enter. Decide does not ask it.
 	Access []Access
+	// Zone is where the proxy stands: servers of the same zone come before all others. Empty for no preference.
+	Zone string
 }
 
 // Decide places one request. It is a pure function: roll returns a random number in [0,1), is called once for each
 // candidate, and is the only source of chance.
 //
 // Example: with the default routes and a view of db1 (primary), db2 and db3 (replicas), a request for "app" is served by
-// db1 as database "app"; one for "app_replica" by db2 and db3, in an order drawn by weight, as database "app".
+// db1 as database "app"; one for "app_replica" by db2 and db3, the less busy one first, as database "app".
 func (r Rules) Decide(q Request, v View, roll func() float64) Decision {
 	i, database := r.route(q)
 	if i < 0 {
@@ -94,12 +107,13 @@ func (r Rules) Decide(q Request, v View, roll func() float64) Decision {
 	d := Decision{
 		Route: i, Cluster: route.Cluster, Target: route.Target, Fallback: route.Fallback, Database: database,
 	}
-	d.Backends = candidates(route, v[route.Cluster], roll)
-	if len(d.Backends) == 0 {
-		d.Verdict, d.Reason = Unavailable, unavailable(route, v[route.Cluster])
-		return d
-	}
+	backends := v[route.Cluster]
+	able, wait := candidates(route, q.Replayed, backends)
+	d.Backends = r.order(able, roll)
 	d.Verdict = Serve
+	if wait {
+		d.Verdict, d.Reason = Wait, unavailable(route, q.Replayed, backends)
+	}
 	return d
 }
 
@@ -118,49 +132,6 @@ func (r Rules) route(q Request) (int, string) {
 	return -1, ""
 }
 
-// candidates lists the servers that may take the session, by weighted chance: those of the role asked for or, where there are
-// none and the route falls back, the primary.
-func candidates(route *Route, backends []Backend, roll func() float64) []string {
-	var wanted, last []Backend
-	for _, b := range backends {
-		if b.Weight <= 0 || b.Draining || !route.Target.Serves(b.Role, route.Fallback) {
-			continue
-		}
-		if route.Target == TargetReplica && b.Role == Primary {
-			last = append(last, b)
-			continue
-		}
-		wanted = append(wanted, b)
-	}
-	if len(wanted) == 0 {
-		wanted = last
-	}
-	return shuffle(wanted, roll)
-}
-
-// shuffle orders servers by chance, each next one drawn with a probability in proportion to its weight.
-func shuffle(backends []Backend, roll func() float64) []string {
-	total := 0
-	for _, b := range backends {
-		total += b.Weight
-	}
-	names := make([]string, 0, len(backends))
-	for len(backends) > 0 {
-		drawn, at := len(backends)-1, roll()*float64(total)
-		for i, b := range backends {
-			if at -= float64(b.Weight); at < 0 {
-				drawn = i
-				break
-			}
-		}
-		names = append(names, backends[drawn].Name)
-		total -= backends[drawn].Weight
-		rest := make([]Backend, 0, len(backends)-1)
-		backends = append(append(rest, backends[:drawn]...), backends[drawn+1:]...)
-	}
-	return names
-}
-
 func noRoute(q Request) string {
 	what := "database"
 	if q.Replication {
@@ -176,25 +147,4 @@ func shorten(name string) string {
 		return name
 	}
 	return name[:most] + "…"
-}
-
-// unavailable names what was looked for and what is known of each server, so that the reader need not ask twice.
-func unavailable(route *Route, backends []Backend) string {
-	reason := fmt.Sprintf("no %s of cluster %q can take the session now", route.Target.Noun(), route.Cluster)
-	for i, b := range backends {
-		sep := ", "
-		if i == 0 {
-			sep = ": "
-		}
-		reason += sep + b.Name + " is " + b.Role.String()
-		switch {
-		case b.Detail != "":
-			reason += " (" + b.Detail + ")"
-		case b.Draining:
-			reason += " (taken out of service)"
-		case b.Weight <= 0:
-			reason += " (with weight 0)"
-		}
-	}
-	return reason
 }

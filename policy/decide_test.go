@@ -2,7 +2,6 @@ package policy_test
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -91,7 +90,7 @@ func checkMix(t *testing.T, rules policy.Rules, backends []policy.Backend, chanc
 		want = able[policy.Primary]
 	case policy.TargetReplica:
 		want = able[policy.Replica]
-		if len(want) == 0 && route.Fallback == policy.FallbackNoReplica {
+		if len(want) == 0 && route.Fallback != policy.FallbackNever {
 			want = able[policy.Primary]
 		}
 	case policy.TargetAny:
@@ -111,69 +110,10 @@ func checkMix(t *testing.T, rules policy.Rules, backends []policy.Backend, chanc
 	}
 	wantVerdict := policy.Serve
 	if len(want) == 0 {
-		wantVerdict = policy.Unavailable
+		wantVerdict = policy.Wait
 	}
 	if d.Verdict != wantVerdict || (d.Reason == "") != (wantVerdict == policy.Serve) {
 		t.Fatalf("%s: verdict and reason do not fit", describe())
-	}
-}
-
-// Rolls on an even grid, with each cell as often as any other, must give every order exactly as often as its weights
-// say: no luck involved. 60 cells divide by every sum of weights that is drawn from here.
-func TestWeights(t *testing.T) {
-	view := policy.View{"main": {
-		{Name: "a", Role: policy.Replica, Weight: 1},
-		{Name: "b", Role: policy.Replica, Weight: 2},
-		{Name: "p", Role: policy.Primary, Weight: 100},
-		{Name: "c", Role: policy.Replica, Weight: 3},
-	}}
-	rules := policy.Rules{Routes: policy.DefaultRoutes("main")}
-	const cells = 60
-	got := map[string]int{}
-	for first := range cells {
-		for second := range cells {
-			rolls := []float64{(float64(first) + 0.5) / cells, (float64(second) + 0.5) / cells, 0.5}
-			d := rules.Decide(policy.Request{Database: "app_replica"}, view, func() float64 {
-				roll := rolls[0]
-				rolls = rolls[1:]
-				return roll
-			})
-			got[fmt.Sprint(d.Backends)]++
-		}
-	}
-	want := map[string]int{ // 3600 × share of the first × share of the second among the two that are left
-		"[a b c]": 3600 * 1 / 6 * 2 / 5, "[a c b]": 3600 * 1 / 6 * 3 / 5,
-		"[b a c]": 3600 * 2 / 6 * 1 / 4, "[b c a]": 3600 * 2 / 6 * 3 / 4,
-		"[c a b]": 3600 * 3 / 6 * 1 / 3, "[c b a]": 3600 * 3 / 6 * 2 / 3,
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("orders (-want +got):\n%s", cmp.Diff(want, got))
-	}
-}
-
-// The ends of [0,1) draw the first and the last server each time, also where the weights are so large that their sum is
-// no longer exact as a float64.
-func TestRollEnds(t *testing.T) {
-	below1 := math.Nextafter(1, 0)
-	for _, weights := range [][]int64{{1}, {1, 1}, {3, 7, 1}, {1, 1 << 30}, {1<<53 + 1, 1<<53 + 1, 1<<53 + 1}} {
-		var backends []policy.Backend
-		var inOrder []string
-		for i, weight := range weights {
-			inOrder = append(inOrder, fmt.Sprint("db", i))
-			backends = append(backends, policy.Backend{Name: inOrder[i], Role: policy.Replica, Weight: int(weight)})
-		}
-		reversed := slices.Clone(inOrder)
-		slices.Reverse(reversed)
-		rules := policy.Rules{Routes: []policy.Route{{Cluster: "main", Target: policy.TargetReplica}}}
-		for _, test := range []struct {
-			roll float64
-			want []string
-		}{{0, inOrder}, {below1, reversed}} {
-			d := rules.Decide(policy.Request{Database: "app"}, policy.View{"main": backends}, always(test.roll))
-			if !slices.Equal(d.Backends, test.want) {
-				t.Errorf("weights %v, roll %v: %q, want %q", weights, test.roll, d.Backends, test.want)
-			}
-		}
 	}
 }
 
@@ -206,26 +146,26 @@ func TestDecideReasons(t *testing.T) {
 		{
 			"no primary", byDefault,
 			policy.Request{Database: "app"},
-			policy.Unavailable,
+			policy.Wait,
 			[]string{"primary", `cluster "main"`, "db1 is unknown (refused connections since 12:00:03)", "db2 is unknown", "db3 is primary (draining)"},
 		},
 		{
 			"no replica", byDefault,
 			policy.Request{Database: "app_replica"},
-			policy.Unavailable,
+			policy.Wait,
 			[]string{"no replica", `cluster "main"`, "db1", "db2", "db3"},
 		},
 		{
 			"no server",
 			[]policy.Route{{Cluster: "main", Target: policy.TargetAny}},
 			policy.Request{Database: "app"},
-			policy.Unavailable,
+			policy.Wait,
 			[]string{"no server", `cluster "main"`, "db1", "db2", "db3"},
 		},
 		{
 			"cluster that nobody knows", policy.DefaultRoutes("other"),
 			policy.Request{Database: "app"},
-			policy.Unavailable,
+			policy.Wait,
 			[]string{"no primary", `cluster "other"`},
 		},
 		{

@@ -76,11 +76,14 @@ type Fallback uint8
 const (
 	// FallbackNever keeps a route for replicas off the primary, whatever happens.
 	FallbackNever Fallback = iota
-	// FallbackNoReplica lets it use the primary while no replica can take a session.
+	// FallbackNoReplica lets it use the primary while there is no replica that takes sessions, far behind or not.
 	FallbackNoReplica
+	// FallbackLagging lets it use the primary also while every replica lags; and for a client that wants to read at a certain
+	// position, when waiting for a replica to get there has brought nothing.
+	FallbackLagging
 )
 
-var fallbackNames = [...]string{FallbackNever: "never", FallbackNoReplica: "no_replica"}
+var fallbackNames = [...]string{FallbackNever: "never", FallbackNoReplica: "no_replica", FallbackLagging: "lagging"}
 
 // String returns the word the configuration uses.
 func (f Fallback) String() string {
@@ -95,7 +98,7 @@ func ParseFallback(s string) (Fallback, error) {
 	if i := slices.Index(fallbackNames[:], s); i >= 0 {
 		return Fallback(i), nil
 	}
-	return 0, fmt.Errorf(`%q is not a fallback: write "never" or "no_replica"`, s)
+	return 0, fmt.Errorf(`%q is not a fallback: write "never", "no_replica" or "lagging"`, s)
 }
 
 // Serves reports whether a session placed for t may live on a server of role r: a question asked when the session is

@@ -11,7 +11,7 @@ import (
 var (
 	everyRole     = []policy.Role{policy.Unknown, policy.Primary, policy.Replica}
 	everyTarget   = []policy.Target{policy.TargetPrimary, policy.TargetReplica, policy.TargetAny}
-	everyFallback = []policy.Fallback{policy.FallbackNever, policy.FallbackNoReplica}
+	everyFallback = []policy.Fallback{policy.FallbackNever, policy.FallbackNoReplica, policy.FallbackLagging}
 )
 
 // A value that nobody set must be the harmless one.
@@ -48,7 +48,8 @@ func TestStrings(t *testing.T) {
 		{policy.Target(3).String(), "Target(3)"},
 		{policy.FallbackNever.String(), "never"},
 		{policy.FallbackNoReplica.String(), "no_replica"},
-		{policy.Fallback(2).String(), "Fallback(2)"},
+		{policy.FallbackLagging.String(), "lagging"},
+		{policy.Fallback(3).String(), "Fallback(3)"},
 	} {
 		if test.got != test.want {
 			t.Errorf("got %q, want %q", test.got, test.want)
@@ -84,7 +85,7 @@ func TestParseFallback(t *testing.T) {
 			t.Errorf("ParseFallback(%q) = %v", word, got)
 			continue
 		}
-		wantNamed(t, err.Error(), `"`+word+`"`, `"never"`, `"no_replica"`)
+		wantNamed(t, err.Error(), `"`+word+`"`, `"never"`, `"no_replica"`, `"lagging"`)
 	}
 }
 
@@ -97,13 +98,18 @@ func TestTargetServes(t *testing.T) {
 	yes := map[question]bool{
 		{policy.TargetPrimary, policy.Primary, policy.FallbackNever}:     true,
 		{policy.TargetPrimary, policy.Primary, policy.FallbackNoReplica}: true,
+		{policy.TargetPrimary, policy.Primary, policy.FallbackLagging}:   true,
 		{policy.TargetReplica, policy.Replica, policy.FallbackNever}:     true,
 		{policy.TargetReplica, policy.Replica, policy.FallbackNoReplica}: true,
+		{policy.TargetReplica, policy.Replica, policy.FallbackLagging}:   true,
 		{policy.TargetReplica, policy.Primary, policy.FallbackNoReplica}: true,
+		{policy.TargetReplica, policy.Primary, policy.FallbackLagging}:   true,
 		{policy.TargetAny, policy.Primary, policy.FallbackNever}:         true,
 		{policy.TargetAny, policy.Primary, policy.FallbackNoReplica}:     true,
+		{policy.TargetAny, policy.Primary, policy.FallbackLagging}:       true,
 		{policy.TargetAny, policy.Replica, policy.FallbackNever}:         true,
 		{policy.TargetAny, policy.Replica, policy.FallbackNoReplica}:     true,
+		{policy.TargetAny, policy.Replica, policy.FallbackLagging}:       true,
 	}
 	for _, target := range everyTarget {
 		for _, fallback := range everyFallback {

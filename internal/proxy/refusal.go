@@ -110,7 +110,7 @@ func errReplication(value string) error {
 // errUndecided turns a decision that serves nobody into what the client is told.
 func errUndecided(d policy.Decision, q policy.Request) error {
 	switch {
-	case d.Verdict == policy.Unavailable:
+	case d.Verdict == policy.Wait:
 		return refuse(ReasonNoServer, &wire.ErrorResponse{
 			Code: wire.CannotConnectNow, Message: d.Reason, Hint: "Retry in a few seconds.",
 		})

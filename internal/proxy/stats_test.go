@@ -24,7 +24,7 @@ func TestReasonOf(t *testing.T) {
 		{clientScramError(scram.ErrProof, "bob"), ReasonPassword},
 		{&serverError{sqlState: "28P01"}, ReasonPassword},
 		{&serverError{sqlState: "53300"}, ReasonServer},
-		{errUndecided(policy.Decision{Verdict: policy.Unavailable}, policy.Request{}), ReasonNoServer},
+		{errUndecided(policy.Decision{Verdict: policy.Wait}, policy.Request{}), ReasonNoServer},
 		{errUndecided(policy.Decision{}, policy.Request{}), ReasonNoRoute},
 		{refuse(ReasonEnded, errShutdown), ReasonEnded},
 	} {
