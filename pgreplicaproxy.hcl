@@ -14,6 +14,9 @@
 drain_timeout = "30s" # how long sessions may go on once they are asked to end
 login_timeout = "15s" # from a client's first packet to the end of its login
 
+# Where this proxy stands, in your own words. Replicas whose backend block has the same zone come before all others.
+# zone = "a"
+
 # Where clients connect. One block for each address; without any, this one.
 listen {
   # "host:port", ":port" for every interface, "[::1]:port", or the absolute path of a socket file to make, such as
@@ -88,6 +91,15 @@ cluster "main" {
   # connections keep theirs.
   client_address_in_application_name = false
 
+  # A new session for which there is no server, or whose servers fail before it has begun, waits for one: for the primary, or
+  # for a replica. The time does not count for login_timeout; "0s" refuses at once.
+  hold_primary = "10s"
+  hold_replica = "2s"
+  max_waiting  = 1000 # so many wait at a time; no client address gets more places than are left for all others
+
+  max_dials  = 32    # so many sessions are on their way to one server at a time
+  slow_start = "30s" # in which a replica that comes back gets to its full share of the new sessions
+
   # What becomes of sessions whose server changes: "close" ends them at once, "drain" once they are idle and at the latest
   # after drain_timeout, "leave" not at all. On a server that is down, silent or contradicted by another primary they
   # always end at once.
@@ -126,6 +138,7 @@ cluster "main" {
   backend "db1" {
     address = "10.0.0.11:5432"
     weight  = 1 # share of the sessions against its peers; 0 keeps new ones away
+    # zone  = "a" # where the server stands; see zone at the top
 
     # true begins each connection with a PROXY header of version 2. PostgreSQL does not understand it: it is for another
     # proxy in the place of the server.
@@ -148,7 +161,7 @@ route {
 
   cluster  = "main"    # may be left out while there is one only
   role     = "replica" # "primary" is the default; "any" takes both
-  fallback = "never"   # with role = "replica": "no_replica" uses the primary while there is no replica
+  fallback = "never"   # with role = "replica": "no_replica" uses the primary while there is no replica, "lagging" also while all lag
 
   # true: the route takes replication connections, and only those.
   replication = false

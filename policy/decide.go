@@ -117,6 +117,15 @@ func (r Rules) Decide(q Request, v View, roll func() float64) Decision {
 	return d
 }
 
+// Cluster returns the cluster that a request goes to, empty if no route takes it.
+func (r Rules) Cluster(q Request) string {
+	i, _ := r.route(q)
+	if i < 0 {
+		return ""
+	}
+	return r.Routes[i].Cluster
+}
+
 // route returns the index of the route that takes q, or -1, and the database name it leaves.
 func (r Rules) route(q Request) (int, string) {
 	for _, exact := range []bool{true, false} {

@@ -77,12 +77,24 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{r: r, buf: make([]byte, headerLen, 512)}
 }
 
-// Next reads one message with a body of at most limit bytes; a longer one is refused by its header alone, with ErrLength.
-// A clean end between messages is io.EOF. After an error that is a timeout Next may be called again.
-func (r *Reader) Next(limit int) (Message, error) {
+// Await waits until the first byte of the next message is there, or the stream has ended. The byte is kept for Next. It may be
+// interrupted as Next may.
+func (r *Reader) Await() error {
+	r.begin()
+	return r.fill(1)
+}
+
+// begin makes room for the next message where the last one was handed out.
+func (r *Reader) begin() {
 	if r.done {
 		r.buf, r.n, r.done = r.buf[:headerLen], 0, false
 	}
+}
+
+// Next reads one message with a body of at most limit bytes; a longer one is refused by its header alone, with ErrLength.
+// A clean end between messages is io.EOF. After an error that is a timeout Next may be called again.
+func (r *Reader) Next(limit int) (Message, error) {
+	r.begin()
 	if err := r.fill(headerLen); err != nil {
 		return Message{}, err
 	}

@@ -127,6 +127,7 @@ func (c *converter) convert(raw *rawConfig) *config {
 	cfg.Clusters, cfg.Passthrough = c.clusters(raw.Clusters)
 	c.tls(raw.TLS, cfg)
 	cfg.Routes = c.routes(raw.Routes, raw.Clusters)
+	cfg.Routes.Zone = c.name(raw.Zone, "")
 	cfg.Routes.Access = c.access(raw.Access)
 	c.admin(raw.Admin, cfg)
 	c.log(raw.Log, cfg)

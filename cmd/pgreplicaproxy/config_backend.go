@@ -21,7 +21,7 @@ func (c *converter) targets(raw *rawCluster) []backends.Target {
 	for _, b := range raw.Backends {
 		c.label("backend", b.Name, b.NameRange, names)
 		t := backends.Target{
-			Cluster: raw.Name, Name: b.Name, Weight: c.weight(b.Weight),
+			Cluster: raw.Name, Name: b.Name, Weight: c.weight(b.Weight), Zone: c.name(b.Zone, ""),
 			SendProxyProtocol: c.boolean(b.SendProxyProtocol, false),
 		}
 		address := c.required(b.Address, b.Def, `address = "10.0.0.11:5432"`)

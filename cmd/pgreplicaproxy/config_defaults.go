@@ -36,6 +36,12 @@ const (
 	defaultBackendPort = "5432"
 	defaultWeight      = 1
 
+	defaultHoldPrimary = 10 * time.Second
+	defaultHoldReplica = 2 * time.Second
+	defaultMaxWaiting  = 1000
+	defaultMaxDials    = 32
+	defaultSlowStart   = 30 * time.Second
+
 	defaultOnDemoted  = proxy.HandleClose
 	defaultOnPromoted = proxy.HandleDrain
 	defaultOnLagging  = proxy.HandleLeave

@@ -9,6 +9,7 @@ type rawConfig struct {
 	StateDir     *hcl.Attribute `hcl:"state_dir,optional"`
 	DrainTimeout *hcl.Attribute `hcl:"drain_timeout,optional"`
 	LoginTimeout *hcl.Attribute `hcl:"login_timeout,optional"`
+	Zone         *hcl.Attribute `hcl:"zone,optional"`
 
 	Listeners []*rawListener `hcl:"listen,block"`
 	TLS       *rawTLS        `hcl:"tls,block"`
@@ -63,6 +64,12 @@ type rawCluster struct {
 	AllowSuperusers     *hcl.Attribute `hcl:"allow_superusers,optional"`
 	NameClients         *hcl.Attribute `hcl:"client_address_in_application_name,optional"`
 
+	HoldPrimary *hcl.Attribute `hcl:"hold_primary,optional"`
+	HoldReplica *hcl.Attribute `hcl:"hold_replica,optional"`
+	MaxWaiting  *hcl.Attribute `hcl:"max_waiting,optional"`
+	MaxDials    *hcl.Attribute `hcl:"max_dials,optional"`
+	SlowStart   *hcl.Attribute `hcl:"slow_start,optional"`
+
 	OnDemoted  *hcl.Attribute `hcl:"on_demoted,optional"`
 	OnPromoted *hcl.Attribute `hcl:"on_promoted,optional"`
 	OnLagging  *hcl.Attribute `hcl:"on_lagging,optional"`
@@ -95,6 +102,7 @@ type rawBackend struct {
 	Def       hcl.Range      `hcl:",def_range"`
 	Address   *hcl.Attribute `hcl:"address,optional"`
 	Weight    *hcl.Attribute `hcl:"weight,optional"`
+	Zone      *hcl.Attribute `hcl:"zone,optional"`
 
 	SendProxyProtocol *hcl.Attribute `hcl:"send_proxy_protocol,optional"`
 }

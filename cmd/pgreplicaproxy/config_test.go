@@ -128,6 +128,10 @@ func TestEveryKeyIsConverted(t *testing.T) {
 		t.SendProxyProtocol = true
 		return t
 	}
+	inZone := func(t backends.Target) backends.Target {
+		t.Zone = "a"
+		return t
+	}
 	want := &config{
 		StateDir:     "testdata/config/state",
 		DrainTimeout: time.Minute,
@@ -147,7 +151,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				Monitor: backends.MonitorConfig{
 					Cluster: "main",
 					Targets: []backends.Target{
-						verified("db1", "db1.example.com:5432", 3),
+						inZone(verified("db1", "db1.example.com:5432", 3)),
 						announced(verified("db2", "[2001:db8::2]:5433", 1)),
 						verified("db3", "[2001:db8::3]:5432", 1),
 						{Cluster: "main", Name: "db4", Network: "unix", Address: "/var/run/postgresql/.s.PGSQL.5433", Weight: 1},
@@ -159,6 +163,9 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				Allow:            proxy.MethodSCRAM | proxy.MethodMD5 | proxy.MethodPassword | proxy.MethodOAuth | proxy.MethodGSS,
 				AllowMonitorUser: true,
 				NameClients:      true,
+				Placement: proxy.Placement{
+					HoldReplica: 3 * time.Second, MaxWaiting: 5, MaxDials: 6, SlowStart: 7 * time.Second,
+				},
 				Transitions: proxy.Transitions{
 					Demoted: proxy.HandleDrain, Promoted: proxy.HandleLeave, Lagging: proxy.HandleClose,
 				},
@@ -171,11 +178,14 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Interval:    time.Second,
 					Timeout:     time.Second,
 				},
-				Allow:       proxy.MethodSCRAM,
+				Allow: proxy.MethodSCRAM,
+				Placement: proxy.Placement{
+					HoldPrimary: 10 * time.Second, HoldReplica: 2 * time.Second, MaxWaiting: 1000, MaxDials: 32, SlowStart: 30 * time.Second,
+				},
 				Transitions: proxy.Transitions{Promoted: proxy.HandleDrain, Lagging: proxy.HandleLeave},
 			},
 		},
-		Routes: policy.Rules{Routes: []policy.Route{
+		Routes: policy.Rules{Zone: "a", Routes: []policy.Route{
 			{
 				DatabasePattern: "app_*", User: "reporting", ServerName: "ro.example.com",
 				Cluster: "main", Target: policy.TargetReplica, Fallback: policy.FallbackNoReplica,

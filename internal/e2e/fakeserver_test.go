@@ -193,7 +193,7 @@ type backend struct {
 func backendsHCL(lines []string, backends ...backend) string {
 	var b strings.Builder
 	b.WriteString("cluster \"main\" {\n  monitor {\n    password = file(\"monitor.password\")\n    interval = \"200ms\"\n  }\n")
-	for _, line := range lines {
+	for _, line := range prompt(lines) {
 		b.WriteString("  " + line + "\n")
 	}
 	for _, s := range backends {

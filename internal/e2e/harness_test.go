@@ -184,11 +184,22 @@ type program struct {
 	more chan struct{} // closed and renewed at every line
 }
 
+// prompt adds to the lines of a cluster block that nobody waits for a server, and that servers that come back are used at once,
+// unless they say otherwise: most tests want to see at once what is so.
+func prompt(lines []string) []string {
+	for _, key := range []string{"hold_primary", "hold_replica", "slow_start"} {
+		if !strings.Contains(strings.Join(lines, "\n"), key) {
+			lines = append(lines[:len(lines):len(lines)], key+" = \"0s\"")
+		}
+	}
+	return lines
+}
+
 // clusterHCL is a cluster block for servers, with lines added to it.
 func clusterHCL(c *pgcluster.Cluster, lines ...string) string {
 	var b strings.Builder
 	b.WriteString("cluster \"main\" {\n")
-	for _, line := range lines {
+	for _, line := range prompt(lines) {
 		b.WriteString("  " + line + "\n")
 	}
 	b.WriteString("  monitor {\n    password = file(\"monitor.password\")\n    interval = \"200ms\"\n  }\n")

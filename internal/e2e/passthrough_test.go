@@ -21,7 +21,7 @@ func passthroughHCL(t *testing.T, c *pgcluster.Cluster, lines ...string) string 
 	}
 	var b strings.Builder
 	b.WriteString("cluster \"main\" {\n  authentication = \"scram_passthrough\"\n")
-	for _, line := range lines {
+	for _, line := range prompt(lines) {
 		b.WriteString("  " + line + "\n")
 	}
 	b.WriteString("  monitor {\n    password = file(\"monitor.password\")\n    interval = \"200ms\"\n  }\n")

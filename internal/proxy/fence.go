@@ -16,10 +16,11 @@ import (
 func (s *Server) fence(ctx context.Context, u *upkeep) {
 	var transitions Transitions
 	for removed := u.removed; ; {
-		now, snapshot := s.settings.Load(), u.monitor.Snapshot()
+		now, snapshot := s.settings.Load(), u.known()
 		if c := now.clusters[u.name]; c != nil {
 			transitions = c.Transitions
 		}
+		u.standings.watch(snapshot.Backends)
 		s.judge(u, func(on backends.Target, d *policy.Decision) (fate, *wire.ErrorResponse) {
 			return judgeBy(snapshot, on, d, transitions)
 		})

@@ -23,19 +23,19 @@ type pending struct{ fromClient, fromServer []byte }
 
 // login takes the session from the startup packet to the server's first ReadyForQuery.
 func (s *session) login(ctx context.Context) (pending, error) {
-	if err := s.place(); err != nil {
+	if err := s.place(ctx); err != nil {
 		return pending{}, err
 	}
 	if s.cluster.Passthrough != nil {
 		return s.loginPassthrough(ctx)
 	}
-	server, first, err := s.connect(ctx)
+	server, first, err := s.connect(ctx, nil)
 	if err != nil {
 		return pending{}, err
 	}
 	a := authentication{
 		session: s,
-		up:      wire.NewReader(s.client.Conn),
+		up:      s.up,
 		down:    server.reader,
 		leg:     server.conn,
 	}
@@ -52,14 +52,38 @@ type serverLeg struct {
 	reader *wire.Reader
 }
 
-// connect tries the candidates in turn and returns the first that answers, with its first message. Nothing but the
-// startup packet was sent by then, so moving on is safe.
-func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) {
+// candidatesPerRound is how many servers a login tries before it looks again at what is known of them.
+const candidatesPerRound = 3
+
+// connect finds a server that answers, and returns it with its first message. Nothing but the startup packet was sent by then, so
+// moving on to the next server is safe, and so is another round: while the session may be held, it waits for news or a moment,
+// and is placed anew. keep, where it is not nil, then leaves only those candidates that are still right.
+func (s *session) connect(ctx context.Context, keep func(context.Context) error) (serverLeg, wire.Message, error) {
+	for tried := 1; ; tried++ {
+		leg, first, err := s.round(ctx)
+		if err == nil {
+			return leg, first, nil
+		}
+		if err := s.again(ctx, tried, err); err != nil {
+			return serverLeg{}, wire.Message{}, err
+		}
+		if keep != nil {
+			if err := keep(ctx); err != nil {
+				return serverLeg{}, wire.Message{}, err
+			}
+		}
+	}
+}
+
+// round tries the candidates in turn. The last one's own words count when no time for another round is left.
+func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
 	var failures error
-	for i, name := range s.decision.Backends {
-		left := len(s.decision.Backends) - i
+	candidates := s.decision.Backends[:min(len(s.decision.Backends), candidatesPerRound)]
+	for i, name := range candidates {
+		s.moveTo(name)
+		left := len(candidates) - i
 		leg, first, err := s.attempt(ctx, name, left)
-		if err == nil && left > 1 && turnedAway(first) {
+		if err == nil && turnedAway(first) && (left > 1 || s.patience() > 0) {
 			s.detach()
 			err = fmt.Errorf("%s turned the session away before authentication", name)
 		}
@@ -80,19 +104,32 @@ func (s *session) connect(ctx context.Context) (serverLeg, wire.Message, error) 
 
 // attempt dials one server of those left, sends the startup packet and reads the first message of the answer.
 func (s *session) attempt(ctx context.Context, name string, left int) (serverLeg, wire.Message, error) {
-	st, named := s.cluster.monitor.Snapshot().State(name)
+	st, named := s.cluster.known().State(name)
 	if !named {
 		return serverLeg{}, wire.Message{}, fmt.Errorf("server %s was removed", name)
 	}
-	target := st.Target
 	deadline := s.client.Deadline
-	if left > 1 {
+	if left > 1 || s.patience() > 0 {
 		share := time.Until(deadline) / time.Duration(left)
 		deadline = time.Now().Add(min(attemptTimeout, share))
 	}
 	dialCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	conn, err := backends.Dial(dialCtx, target, originOf(s.client))
+	done, err := s.cluster.standings.dial(dialCtx, name, s.cluster.Placement.MaxDials)
+	if err != nil {
+		return serverLeg{}, wire.Message{}, fmt.Errorf("wait for a dial to %s: %w", name, err)
+	}
+	defer done()
+	leg, first, err := s.greet(dialCtx, st.Target, deadline)
+	if ctx.Err() == nil {
+		s.rate(st.Target, err != nil || turnedAway(first), err)
+	}
+	return leg, first, err
+}
+
+// greet opens a connection and brings it to the server's first message.
+func (s *session) greet(ctx context.Context, target backends.Target, deadline time.Time) (serverLeg, wire.Message, error) {
+	conn, err := backends.Dial(ctx, target, originOf(s.client))
 	if err != nil {
 		return serverLeg{}, wire.Message{}, err
 	}

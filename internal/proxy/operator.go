@@ -123,5 +123,5 @@ func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
 // Draining reports whether an operator has taken a server out of service.
 func (s *Server) Draining(cluster, backend string) bool {
 	c := s.settings.Load().clusters[cluster]
-	return c != nil && c.standings.draining(backend)
+	return c != nil && c.standings.isDraining(backend)
 }

@@ -41,7 +41,6 @@ const secretAge = 30 * time.Second
 // passthrough is one login in that mode.
 type passthrough struct {
 	*session
-	up      *wire.Reader
 	backend string // whose secret is used
 	secret  scram.Secret
 	server  *scram.Server // towards the client
@@ -50,9 +49,15 @@ type passthrough struct {
 
 // loginPassthrough takes the session from its decision to the server's first ReadyForQuery.
 func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
-	p := passthrough{session: s, up: wire.NewReader(s.client.Conn)}
-	if err := p.prepare(ctx); err != nil {
-		return pending{}, err
+	p := passthrough{session: s}
+	for tried := 1; ; tried++ {
+		err := p.prepare(ctx)
+		if err == nil {
+			break
+		}
+		if err := s.again(ctx, tried, err); err != nil {
+			return pending{}, err
+		}
 	}
 	defer p.server.Wipe()
 	defer func() { p.key.Wipe() }()
@@ -65,7 +70,7 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 	if err := p.keepCandidates(ctx); err != nil {
 		return pending{}, err
 	}
-	leg, first, err := s.connect(ctx)
+	leg, first, err := s.connect(ctx, p.keepFitting)
 	if err != nil {
 		return pending{}, err
 	}
@@ -131,7 +136,7 @@ func (p *passthrough) negotiate() error {
 
 // newestVersion is the newest protocol that every candidate speaks: 3.2 came with PostgreSQL 18.
 func (p *passthrough) newestVersion() wire.Version {
-	snapshot := p.cluster.monitor.Snapshot()
+	snapshot := p.cluster.known()
 	for _, name := range p.decision.Backends {
 		if st, ok := snapshot.State(name); !ok || st.MajorVersion() < 18 {
 			return wire.Version30
@@ -212,21 +217,36 @@ func (p *passthrough) response() ([]byte, error) {
 	return m.Body, nil
 }
 
+// keepFitting is keepCandidates for candidates of a new decision: they also have to speak the protocol that the client was told.
+func (p *passthrough) keepFitting(ctx context.Context) error {
+	if p.client.Opening.Startup.Version > p.newestVersion() {
+		return errUnreachable(p.decision)
+	}
+	return p.keepCandidates(ctx)
+}
+
 // keepCandidates leaves only servers that have the very secret which the client has proven: while a change of it is on its
 // way to the standbys they differ.
 func (p *passthrough) keepCandidates(ctx context.Context) error {
 	var kept []string
+	var failures []error
 	for _, name := range p.decision.Backends {
 		found, err := p.lookup(ctx, name, secretAge)
-		if err == nil && found.Secret != nil && found.Secret.Equal(p.secret) {
+		if err != nil {
+			failures = append(failures, err)
+		} else if found.Secret != nil && found.Secret.Equal(p.secret) {
 			kept = append(kept, name)
 		}
 	}
-	if len(kept) == 0 {
+	switch {
+	case len(kept) > 0:
+		p.decision.Backends = kept
+		return nil
+	case len(failures) == len(p.decision.Backends):
+		return errors.Join(errNoSecret(p.decision.Cluster), errors.Join(failures...))
+	default:
 		return errSecretChanged
 	}
-	p.decision.Backends = kept
-	return nil
 }
 
 // authenticateProxy is the client's side of SCRAM, towards the server, with the recovered key. A server that asks for

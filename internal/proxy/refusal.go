@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/scram"
@@ -22,6 +23,11 @@ var (
 		Code:    wire.AdminShutdown,
 		Message: "terminating connection due to administrator command", // as pg_terminate_backend has it
 	}
+	errLeaving = refuse(ReasonEnded, &wire.ErrorResponse{
+		Code:    wire.CannotConnectNow,
+		Message: "the proxy is shutting down",
+		Hint:    "Retry.",
+	})
 	errInternal = &wire.ErrorResponse{
 		Code:    wire.InternalError,
 		Message: "the proxy could not serve the session",
@@ -107,24 +113,45 @@ func errReplication(value string) error {
 	})
 }
 
-// errUndecided turns a decision that serves nobody into what the client is told.
-func errUndecided(d policy.Decision, q policy.Request) error {
-	switch {
-	case d.Verdict == policy.Wait:
-		return refuse(ReasonNoServer, &wire.ErrorResponse{
-			Code: wire.CannotConnectNow, Message: d.Reason, Hint: "Retry in a few seconds.",
-		})
-	case q.Replication:
+// errNoRoute is the answer to a request that no route takes.
+func errNoRoute(d policy.Decision, q policy.Request) error {
+	if q.Replication {
 		return refuse(ReasonNoRoute, &wire.ErrorResponse{
 			Code: wire.InvalidAuthorizationSpecification, Message: d.Reason,
 			Hint: "A route block with replication = true in the proxy's configuration would allow it.",
 		})
-	default:
-		return refuse(ReasonNoRoute, &wire.ErrorResponse{
-			Code: wire.InvalidCatalogName, Message: d.Reason,
-			Hint: "The route blocks of the proxy's configuration say which databases it serves.",
-		})
 	}
+	return refuse(ReasonNoRoute, &wire.ErrorResponse{
+		Code: wire.InvalidCatalogName, Message: d.Reason,
+		Hint: "The route blocks of the proxy's configuration say which databases it serves.",
+	})
+}
+
+// errNoServer is the answer to a request for which no server came, however long it was held.
+func errNoServer(d policy.Decision, held time.Duration) error {
+	e := &wire.ErrorResponse{Code: wire.CannotConnectNow, Message: d.Reason, Hint: "Retry in a few seconds."}
+	if held > 0 {
+		e.Detail = fmt.Sprintf("Waited %v.", held.Round(100*time.Millisecond))
+	}
+	return refuse(ReasonNoServer, e)
+}
+
+// errCrowded is the answer to a request that would have to wait where too many do already.
+func errCrowded(d policy.Decision) error {
+	return refuse(ReasonCrowded, &wire.ErrorResponse{
+		Code:    wire.TooManyConnections,
+		Message: fmt.Sprintf("too many clients wait for a %s of cluster %q", d.Target.Noun(), d.Cluster),
+		Detail:  d.Reason,
+		Hint:    "Retry in a few seconds; max_waiting in the proxy's configuration bounds how many wait.",
+	})
+}
+
+func errMinLSN(value string) error {
+	return refuse(ReasonProtocol, &wire.ErrorResponse{
+		Code:    wire.InvalidParameterValue,
+		Message: fmt.Sprintf("invalid value for parameter %q: %q", minLSN, value),
+		Hint:    `It is a position in the write-ahead log as pg_current_wal_insert_lsn() tells it, such as "16/B374D848".`,
+	})
 }
 
 func errUnreachable(d policy.Decision) error {

@@ -48,6 +48,8 @@ type ClusterConfig struct {
 	AllowMonitorUser bool
 	// Transitions say what becomes of sessions whose server changes its role.
 	Transitions Transitions
+	// Placement says how new sessions are placed.
+	Placement Placement
 	// NameClients adds the client's address to the application_name that its server sees.
 	NameClients bool
 }
@@ -67,6 +69,9 @@ type Server struct {
 	ends    sync.WaitGroup // of sessions that leave something to do behind
 	lastID  atomic.Uint64
 
+	leaving chan struct{} // closed once no session is to wait for a server any more
+	leave   func()        // closes it
+
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	draining *relay.Ending // set once every session is to end
@@ -80,6 +85,7 @@ func New(cfg Config) *Server {
 		metrics:  cfg.Metrics,
 		events:   cfg.Events,
 		starts:   make(chan *upkeep),
+		leaving:  make(chan struct{}),
 		orphans:  newOrphans(),
 		sessions: make(map[*session]struct{}),
 		empty:    make(chan struct{}),
@@ -87,6 +93,7 @@ func New(cfg Config) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.leave = sync.OnceFunc(func() { close(s.leaving) })
 	first, _ := s.newSettings(cfg, nil)
 	s.settings.Store(first)
 	return s
@@ -157,10 +164,11 @@ func (s *Server) Close() {
 	s.relays.Close()
 }
 
-// Drain waits until no session is left. When ctx ends before that, it ends those that are left, with an error that says
+// Drain waits until no session is left; logins that wait for a server are refused. When ctx ends before that, it ends those that are left, with an error that says
 // the proxy is shutting down, and waits for them to be gone, which takes a few seconds at most. Listeners should be
 // closed before.
 func (s *Server) Drain(ctx context.Context) {
+	s.leave()
 	if s.wait(ctx.Done()) {
 		return
 	}

@@ -23,6 +23,7 @@ import (
 type session struct {
 	server  *Server
 	client  *tlsfront.Client // nil once the relay has its connection
+	up      *wire.Reader     // of client, nil too then
 	address string           // the client's
 	id      uint64
 	started time.Time
@@ -31,10 +32,14 @@ type session struct {
 	decision policy.Decision
 	route    string // of decision, for the metrics
 	cluster  *cluster
+	settings *settings     // that the login goes by, nil once it is over
+	held     time.Duration // how long the session has waited for a server
+	placed   string        // the server that counts the session, empty for none
 
 	key    wire.Cancel // the server's, zero before it was heard
 	forget func()      // removes the key from the cancel table
 	stop   func() bool
+	cancel func() // ends what the login waits for
 
 	mu     sync.Mutex
 	target backends.Target // of leg
@@ -50,16 +55,20 @@ type session struct {
 
 func newSession(s *Server, client *tlsfront.Client) *session {
 	return &session{
-		server: s, client: client, address: client.Address.String(), id: s.lastID.Add(1), started: time.Now(),
-		forget: func() {},
+		server: s, client: client, up: wire.NewReader(client.Conn), address: client.Address.String(),
+		id: s.lastID.Add(1), started: time.Now(), settings: s.settings.Load(),
+		forget: func() {}, cancel: func() {},
 	}
 }
 
 // run logs the session in and starts its relay; it does not wait for the session's end.
 func (s *session) run(ctx context.Context) {
+	login, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.cancel = cancel
 	s.server.add(s)
 	s.stop = context.AfterFunc(ctx, func() { s.end(relay.Ending{Error: errShutdown, Why: "shutdown"}) })
-	ready, err := s.login(ctx)
+	ready, err := s.login(login)
 	if err != nil {
 		s.fail(err)
 		return
@@ -84,7 +93,8 @@ func (s *session) startRelay(ready pending) (err error) {
 		return err
 	}
 	s.opened()
-	s.client, s.decision.Backends = nil, nil // what only the login needed: a session may stay for days
+	// What only the login needed goes: a session may stay for days.
+	s.client, s.up, s.settings, s.cancel, s.decision.Backends = nil, nil, nil, nil, nil
 	if s.ending != nil {
 		s.relay.End(*s.ending)
 	}
@@ -110,6 +120,7 @@ func (s *session) endNow(e relay.Ending) {
 
 // interrupt makes every wait of the login fail at once. The caller holds mu.
 func (s *session) interrupt() {
+	s.cancel()
 	past := time.Unix(1, 0)
 	_ = s.client.Conn.SetReadDeadline(past)
 	if s.leg != nil {
@@ -142,14 +153,14 @@ func (s *session) begin() error {
 
 // mayUse says whether the session may go on to use a server. The caller holds mu.
 func (s *session) mayUse(target backends.Target) error {
-	snapshot := s.cluster.monitor.Snapshot()
+	snapshot := s.cluster.known()
 	i := indexOf(snapshot, target)
 	switch {
 	case s.ending != nil:
 		return s.ending.Error
 	case i < 0:
 		return refuse(ReasonRole, errRemoved(target))
-	case s.cluster.standings.draining(target.Name):
+	case s.cluster.standings.isDraining(target.Name):
 		return refuse(ReasonRole, errDraining(target.Name))
 	case !s.decision.Target.Serves(snapshot.States[i].Role, s.decision.Fallback):
 		return errWrongRole(target.Name, s.decision)
@@ -245,6 +256,7 @@ func (s *session) ended(r relay.Result) {
 func (s *session) leave() {
 	s.stop()
 	s.forget()
+	s.moveTo("")
 	s.server.remove(s)
 }
 
@@ -284,32 +296,35 @@ func (s *session) write(b []byte) error {
 	return nil
 }
 
-// place turns the startup packet into a request, and the request into a decision.
-func (s *session) place() error {
+// place turns the startup packet into a request, and the request into a decision, for which the session may have to wait.
+func (s *session) place(ctx context.Context) error {
 	q, err := s.ask()
 	if err != nil {
 		return err
 	}
-	now := s.server.settings.Load()
-	if entry := now.routes.Enter(q); !entry.Allowed {
+	if entry := s.settings.routes.Enter(q); !entry.Allowed {
 		return errNoEntry(entry)
 	}
-	d := now.decide(q)
-	c := now.clusters[d.Cluster]
-	s.mu.Lock()
-	s.decision, s.cluster = d, c
-	s.mu.Unlock()
-	if d.Route >= 0 {
-		s.route = now.routes.Routes[d.Route].String()
+	s.decide()
+	if s.decision.Route >= 0 {
+		s.route = s.settings.routes.Routes[s.decision.Route].String()
 	}
-	if c != nil && !c.AllowMonitorUser && clip(q.User, maxName) == c.Monitor.Credentials.User {
+	if c := s.cluster; c != nil && !c.AllowMonitorUser && clip(q.User, maxName) == c.Monitor.Credentials.User {
 		return errMonitorUser(q.User)
 	}
-	if d.Verdict != policy.Serve {
-		return errUndecided(d, q)
+	switch s.decision.Verdict {
+	case policy.Serve:
+		return nil
+	case policy.Wait:
+		return s.hold(ctx, 0)
+	default:
+		return errNoRoute(s.decision, q)
 	}
-	return nil
 }
+
+// minLSN is the setting in the client's options that names the position in the write-ahead log which a replica must have
+// replayed to take the session. It is the proxy's: no server sees it.
+const minLSN = "pgreplicaproxy.min_lsn"
 
 // ask reads the request from the startup packet.
 func (s *session) ask() (policy.Request, error) {
@@ -325,6 +340,11 @@ func (s *session) ask() (policy.Request, error) {
 	} else if q.Replication, err = startup.Replication(); err != nil {
 		value, _ := startup.Get("replication")
 		err = errors.Join(errReplication(value), err)
+	} else if rest, value, found := startup.TakeSetting(minLSN); found {
+		s.client.Opening.Startup = rest
+		if q.Replayed, err = policy.ParseLSN(value); err != nil {
+			err = errors.Join(errMinLSN(value), err)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

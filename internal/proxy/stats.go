@@ -20,6 +20,7 @@ const (
 	ReasonAccess         Reason = "access"          // no access rule lets it in
 	ReasonMonitorUser    Reason = "monitor_user"    // it asked for the monitor's role
 	ReasonNoServer       Reason = "no_server"       // no server has the role asked for
+	ReasonCrowded        Reason = "crowded"         // too many wait for a server already
 	ReasonUnreachable    Reason = "unreachable"     // every server that has it failed
 	ReasonTimeout        Reason = "timeout"         // login_timeout
 	ReasonMethod         Reason = "method"          // the server asks for an authentication that is not allowed

@@ -24,8 +24,8 @@ func TestReasonOf(t *testing.T) {
 		{clientScramError(scram.ErrProof, "bob"), ReasonPassword},
 		{&serverError{sqlState: "28P01"}, ReasonPassword},
 		{&serverError{sqlState: "53300"}, ReasonServer},
-		{errUndecided(policy.Decision{Verdict: policy.Wait}, policy.Request{}), ReasonNoServer},
-		{errUndecided(policy.Decision{}, policy.Request{}), ReasonNoRoute},
+		{errNoServer(policy.Decision{Verdict: policy.Wait}, 0), ReasonNoServer},
+		{errNoRoute(policy.Decision{}, policy.Request{}), ReasonNoRoute},
 		{refuse(ReasonEnded, errShutdown), ReasonEnded},
 	} {
 		if got := reasonOf(tc.err); got != tc.want {

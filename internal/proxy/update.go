@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -31,19 +30,12 @@ type cluster struct {
 type upkeep struct {
 	name      string
 	monitor   *backends.Monitor
-	secrets   *backends.Secrets // for Passthrough without a Lookup of its own
+	known     func() *backends.Snapshot // the monitor's
+	secrets   *backends.Secrets         // for Passthrough without a Lookup of its own
 	audits    audits
 	standings standings
+	waiting   waitingRoom
 	removed   chan struct{} // closed when it is to end
-}
-
-// decide places a request by what is known now.
-func (s *settings) decide(q policy.Request) policy.Decision {
-	view := make(policy.View, len(s.clusters))
-	for name, c := range s.clusters {
-		view[name] = c.standings.fill(c.monitor.Snapshot().Backends)
-	}
-	return s.routes.Decide(q, view, rand.Float64)
 }
 
 // asksForSecrets reports whether the servers are asked for the secrets of roles.
@@ -76,8 +68,9 @@ func (s *Server) newSettings(cfg Config, old map[string]*cluster) (next *setting
 		if before := old[cc.Monitor.Cluster]; before != nil {
 			c.upkeep = before.upkeep
 		} else {
+			monitor := backends.NewMonitor(cc.Monitor)
 			c.upkeep = &upkeep{
-				name: cc.Monitor.Cluster, monitor: backends.NewMonitor(cc.Monitor),
+				name: cc.Monitor.Cluster, monitor: monitor, known: monitor.Snapshot,
 				secrets: backends.NewSecrets(cc.Monitor, c.superusers()), removed: make(chan struct{}),
 			}
 			added = append(added, c.upkeep)

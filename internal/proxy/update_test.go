@@ -100,8 +100,8 @@ func TestUpdate(t *testing.T) {
 	if s.settings.Load().clusters["stays"].upkeep != stays.upkeep {
 		t.Error("the cluster that stays is watched by another monitor")
 	}
-	if decision := s.settings.Load().decide(policy.Request{Database: "app"}); decision.Cluster != "comes" {
-		t.Errorf("a session goes to %q", decision.Cluster)
+	if cluster := s.settings.Load().routes.Cluster(policy.Request{Database: "app"}); cluster != "comes" {
+		t.Errorf("a session goes to %q", cluster)
 	}
 	if _, err := goes.secrets.Lookup(t.Context(), "db1", "app", 0); err == nil {
 		t.Error("secrets of a removed cluster can be read")

@@ -1,6 +1,7 @@
 state_dir     = "state"
 drain_timeout = "1m"
 login_timeout = "500ms"
+zone          = "a"
 
 listen {
   address             = "0.0.0.0:7432"
@@ -45,6 +46,12 @@ cluster "main" {
 
   client_address_in_application_name = true
 
+  hold_primary = "0s"
+  hold_replica = "3s"
+  max_waiting  = 5
+  max_dials    = 6
+  slow_start   = "7s"
+
   on_demoted  = "drain"
   on_promoted = "leave"
   on_lagging  = "close"
@@ -61,6 +68,7 @@ cluster "main" {
   backend "db1" {
     address = "db1.example.com"
     weight  = 3
+    zone    = "a"
   }
   backend "db2" {
     address             = "[2001:db8::2]:5433"
