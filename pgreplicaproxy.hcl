@@ -31,9 +31,39 @@ listen {
   proxy_protocol_from = []
 }
 
-# What clients see. Without certificates, the proxy has one of its own local CA; `pgreplicaproxy ca` prints the root
+# What clients see. Without acme and certificates, the proxy has one of its own local CA; `pgreplicaproxy ca` prints the root
 # for their sslrootcert.
 tls {
+  # Certificates that are obtained and renewed by ACME. These lines are enough for clients with sslrootcert=system where port 443
+  # of the domains leads here; docs/certificates.md has more. Using it agrees to the terms of the ACME server.
+  # acme {
+  #   domains = ["db.example.com"]  # names and IP addresses, each with a certificate of its own; the first is the default
+  #   email   = "ops@example.com"   # may be left out
+  #
+  #   directory            = "https://acme.example.com/directory" # default: Let's Encrypt
+  #   root_file            = "acme-root.crt" # whom to trust at the directory's HTTPS; default: the system's roots
+  #   profile              = "shortlived"    # a kind of certificate that the server offers
+  #   challenge            = "tls-alpn-01"   # "http-01", or "dns-01" with a dns block
+  #   challenge_address    = ":443"          # where challenges come in; ":80" for http-01. It may be the address of a listen block
+  #   renew_check_interval = "10m"           # at most a twentieth of the certificates' life
+  #   storage_dir          = "/srv/shared"   # for proxies that share certificates; default: acme in state_dir
+  #
+  #   eab { # what servers with accounts of their own hand out
+  #     key_id  = "kid-1"
+  #     mac_key = file("eab.key")
+  #   }
+  #   dns { # for dns-01, either of
+  #     exec = ["/usr/local/bin/dns-hook"] # run with ACME_ACTION (present, cleanup), ACME_FQDN, ACME_VALUE in its environment
+  #
+  #     server        = "ns1.example.com:53" # takes dynamic updates (RFC 2136)
+  #     key_name      = "acme-update"        # TSIG
+  #     key_secret    = file("tsig.key")
+  #     key_algorithm = "hmac-sha256"
+  #
+  #     resolvers = ["192.0.2.53:53"] # who is asked whether the record is there; default: the system's
+  #   }
+  # }
+
   # One block for each certificate; a client gets the one for the name it asks for, or the first.
   # certificate {
   #   cert_file = "server.crt" # PEM: the certificate, then its chain

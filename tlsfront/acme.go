@@ -6,8 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,30 +55,43 @@ type ACMEConfig struct {
 	// RenewCheckInterval is how often certificates are looked at; zero is ten minutes. A certificate is renewed when the server
 	// says so (RFC 9773), else when a third of its life is left.
 	RenewCheckInterval time.Duration
-	// Storage keeps certificates, keys and the account, perhaps for several proxies. LocalCache, if not nil, is a copy of what
-	// this proxy serves, for starts while Storage is out of reach.
-	Storage, LocalCache certmagic.Storage
+	// Dir keeps certificates, keys and the account; it is made when needed. Proxies that share certificates, and the work of
+	// obtaining them, have SharedDir or Storage in common instead; Dir is then each one's copy of what it serves, for starts while
+	// the other is out of reach.
+	Dir       string
+	SharedDir string
+	Storage   certmagic.Storage `json:"-"`
 	// StandIn is what clients are shown until there is a certificate. It is required.
-	StandIn func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	StandIn func(*tls.ClientHelloInfo) (*tls.Certificate, error) `json:"-"`
 	// Logger gets a line for every certificate that was obtained, renewed, or could not be; nil is silent.
 	Logger *slog.Logger
 }
 
-// EAB is an external account binding (RFC 8555 section 7.3.4), as the ACME server's operator hands it out. It does not print
-// its key.
-type EAB struct {
-	KeyID  string
-	MACKey string // base64url
+// storage returns what is authoritative, and the copy in front of it, nil for none.
+func (c *ACMEConfig) storage() (authoritative, copied certmagic.Storage) {
+	own := &certmagic.FileStorage{Path: c.Dir}
+	switch {
+	case c.Storage != nil:
+		return c.Storage, own
+	case c.SharedDir != "":
+		return &certmagic.FileStorage{Path: c.SharedDir}, own
+	default:
+		return own, nil
+	}
 }
 
-// String names the key without showing it.
-func (e EAB) String() string { return e.KeyID }
+// EAB is an external account binding (RFC 8555 section 7.3.4), as the ACME server's operator hands it out. It prints without its
+// key, whatever prints it.
+type EAB struct {
+	KeyID  string
+	MACKey string `json:"-"` // base64url
+}
 
-// GoString is String, for %#v.
-func (e EAB) GoString() string { return e.String() }
+// Format writes the key's id for every verb. It makes EAB a fmt.Formatter.
+func (e EAB) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.KeyID) }
 
-// LogValue is String, for package slog.
-func (e EAB) LogValue() slog.Value { return slog.StringValue(e.String()) }
+// LogValue returns the key's id.
+func (e EAB) LogValue() slog.Value { return slog.StringValue(e.KeyID) }
 
 // ACME obtains certificates and renews them. Make one with NewACME. All methods may be called concurrently.
 type ACME struct {
@@ -98,8 +114,7 @@ type acmeState struct {
 	errAt   time.Time
 }
 
-// NewACME prepares everything and connects nowhere; Run does the work. It must be run or closed by Run with a context that
-// has ended.
+// NewACME prepares everything and connects nowhere. Run does the work, and must be called, for it also ends what NewACME began.
 func NewACME(cfg ACMEConfig) (*ACME, error) {
 	a := &ACME{cfg: cfg, log: cfg.Logger, retry: make(chan struct{}), states: make(map[string]*acmeState)}
 	if a.log == nil {
@@ -124,9 +139,10 @@ func NewACME(cfg ACMEConfig) (*ACME, error) {
 		RenewCheckInterval: cfg.RenewCheckInterval,
 		Logger:             issuer.Logger,
 	})
+	storage, copied := cfg.storage()
 	a.magic = certmagic.New(a.cache, certmagic.Config{
-		Storage:            cfg.Storage,
-		LocalCache:         cfg.LocalCache,
+		Storage:            storage,
+		LocalCache:         copied,
 		RenewalWindowRatio: 1.0 / 3,
 		OCSP:               certmagic.OCSPConfig{DisableStapling: true}, // PostgreSQL's clients read no staples
 		OnEvent:            a.onEvent,
@@ -166,10 +182,28 @@ func (a *ACME) issuerTemplate() (certmagic.ACMEIssuer, error) {
 	return issuer, nil
 }
 
-// Run takes certificates from storage, obtains those that are missing, and renews all in time, until ctx ends.
+// Load takes certificates from storage, as far as that can be had before ctx ends.
+func (a *ACME) Load(ctx context.Context) {
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		for _, name := range a.cfg.Domains {
+			_, _ = a.magic.CacheManagedCertificate(ctx, name) // what is wrong with it, Run will find
+		}
+	}()
+	select {
+	case <-loaded:
+	case <-ctx.Done(): // a file system that hangs hears of no context
+	}
+}
+
+// Run obtains the certificates that are missing and renews all in time, until ctx ends.
 func (a *ACME) Run(ctx context.Context) {
 	defer a.cache.Stop()
 	var domains sync.WaitGroup
+	if ctx.Err() == nil {
+		domains.Go(func() { _ = a.cache.RenewManagedCertificates(ctx) }) // what became due while nobody ran
+	}
 	for _, name := range a.cfg.Domains {
 		domains.Go(func() { a.obtain(ctx, name) })
 	}
@@ -330,16 +364,47 @@ func (a *ACME) Certificates() []CertificateStatus {
 	return list
 }
 
-// Warnings tells what an operator should know about the certificates now served; nil is fine.
+// Leaves returns the certificates that clients may be shown now.
+func (a *ACME) Leaves() []*x509.Certificate {
+	var leaves []*x509.Certificate
+	for _, name := range a.cfg.Domains {
+		if cert := a.managed(name); cert != nil {
+			leaves = append(leaves, cert.Leaf)
+		}
+	}
+	return leaves
+}
+
+// Warnings tells what an operator should know about the certificates now served, and about who can read their keys; nil is
+// fine.
 func (a *ACME) Warnings() []string {
 	var all []string
 	now := time.Now()
-	for _, name := range a.cfg.Domains {
-		if cert := a.managed(name); cert != nil {
-			if w := validityWarning(cert.Leaf, now); w != "" {
-				all = append(all, fmt.Sprintf("certificate for %s %s", name, w))
-			}
+	for _, leaf := range a.Leaves() {
+		if w := validityWarning(leaf, now); w != "" {
+			all = append(all, fmt.Sprintf("certificate for %s %s", strings.Join(certificateNames(leaf), ", "), w))
+		}
+	}
+	for _, dir := range []string{a.cfg.Dir, a.cfg.SharedDir} {
+		for _, key := range exposedKeys(dir) {
+			all = append(all, fmt.Sprintf("key %s can be read by other users: chmod 0600 %[1]s", key))
 		}
 	}
 	return all
+}
+
+// exposedKeys are the files with keys in a directory that more users can read than should. What cannot be looked into is not
+// told: it will be when it is used.
+func exposedKeys(dir string) []string {
+	var keys []string
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".key" {
+			return nil
+		}
+		if info, err := entry.Info(); err == nil && exposed(info) {
+			keys = append(keys, path)
+		}
+		return nil
+	})
+	return keys
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -32,21 +33,18 @@ type DNSSolver struct {
 	Resolvers []string
 }
 
-// TSIGKey signs dynamic updates (RFC 8945). It does not print its secret.
+// TSIGKey signs dynamic updates (RFC 8945). It prints without its secret, whatever prints it.
 type TSIGKey struct {
 	Name      string
 	Algorithm string // such as "hmac-sha256"
-	Secret    string // base64
+	Secret    string `json:"-"` // base64
 }
 
-// String names the key without showing it.
-func (k TSIGKey) String() string { return k.Name }
+// Format writes the key's name for every verb. It makes TSIGKey a fmt.Formatter.
+func (k TSIGKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.Name) }
 
-// GoString is String, for %#v.
-func (k TSIGKey) GoString() string { return k.String() }
-
-// LogValue is String, for package slog.
-func (k TSIGKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
+// LogValue returns the key's name.
+func (k TSIGKey) LogValue() slog.Value { return slog.StringValue(k.Name) }
 
 const (
 	dnsTTL      = time.Minute

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"go.uber.org/goleak"
 
 	"github.com/replicon/pgreplicaproxy/internal/acmetest"
@@ -78,7 +77,7 @@ func (r *acmeRig) config(challenge Challenge, domains ...string) ACMEConfig {
 	roots.AppendCertsFromPEM(r.server.APIRoot)
 	return ACMEConfig{
 		Domains: domains, Directory: r.server.Directory, Roots: roots, Challenge: challenge, ChallengeAddress: r.address,
-		Storage: &certmagic.FileStorage{Path: r.dir}, StandIn: standIn.GetCertificate,
+		Dir: r.dir, StandIn: standIn.GetCertificate,
 		Logger: slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 }

@@ -32,6 +32,7 @@ type loadedPair struct {
 	CertificateFile
 	cert    *tls.Certificate // Leaf is set
 	exposed bool             // the key file can be read by more users than it should
+	loaded  time.Time        // when the certificate was taken into use
 }
 
 func loadPair(pair CertificateFile) (*loadedPair, error) {
@@ -50,7 +51,7 @@ func loadPair(pair CertificateFile) (*loadedPair, error) {
 	case err != nil:
 		return nil, fmt.Errorf("certificate %s with key %s: %w", pair.CertFile, pair.KeyFile, err)
 	}
-	return &loadedPair{pair, &cert, exposed(info)}, nil
+	return &loadedPair{CertificateFile: pair, cert: &cert, exposed: exposed(info)}, nil
 }
 
 // warnings tells what is doubtful about the pair at the given time.

@@ -1,12 +1,12 @@
 package tlsfront
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,9 +14,9 @@ import (
 // CertificateFiles serves certificates from files, chosen by the server name a client asks for. Make one with
 // LoadCertificateFiles. All methods may be called concurrently.
 type CertificateFiles struct {
-	files     []CertificateFile
-	reloading sync.Mutex // so that of two reloads the later reading wins
-	current   atomic.Pointer[certificateSet]
+	files   []CertificateFile
+	watch   fileWatch
+	current atomic.Pointer[certificateSet]
 }
 
 // LoadCertificateFiles reads all pairs; there must be one at least. The first is the default, and where several pairs
@@ -27,6 +27,9 @@ func LoadCertificateFiles(pairs []CertificateFile) (*CertificateFiles, error) {
 		return nil, errors.New("no certificate files")
 	}
 	f := &CertificateFiles{files: slices.Clone(pairs)}
+	for _, pair := range pairs {
+		f.watch.files = append(f.watch.files, pair.CertFile, pair.KeyFile)
+	}
 	if err := f.Reload(); err != nil {
 		return nil, err
 	}
@@ -36,19 +39,38 @@ func LoadCertificateFiles(pairs []CertificateFile) (*CertificateFiles, error) {
 // Reload reads all files again. The next handshake gets the new certificates, sessions under way are untouched. It is
 // all or nothing: on an error everything that was served before is still served. A pair that is read while it is being
 // replaced, its certificate new and its key still old, is such an error; try again later.
-func (f *CertificateFiles) Reload() error {
-	f.reloading.Lock()
-	defer f.reloading.Unlock()
+func (f *CertificateFiles) Reload() error { return f.watch.reload(f.load) }
+
+// Watch reloads whenever the files have changed, until ctx ends. It looks every interval, and tells the outcome: nil, or why
+// the old certificates stay, once for each state of the files, and not while they are being replaced.
+func (f *CertificateFiles) Watch(ctx context.Context, interval time.Duration, told func(error)) {
+	f.watch.watch(ctx, interval, f.load, told)
+}
+
+func (f *CertificateFiles) load() error {
 	set := &certificateSet{byName: make(map[string][]*tls.Certificate)}
 	for _, file := range f.files {
 		pair, err := loadPair(file)
 		if err != nil {
 			return err
 		}
+		pair.loaded = f.since(pair)
 		set.add(pair)
 	}
 	f.current.Store(set)
 	return nil
+}
+
+// since is when a certificate was taken into use: before, if it is one of those now served.
+func (f *CertificateFiles) since(pair *loadedPair) time.Time {
+	if current := f.current.Load(); current != nil {
+		for _, old := range current.pairs {
+			if old.cert.Leaf.Equal(pair.cert.Leaf) {
+				return old.loaded
+			}
+		}
+	}
+	return time.Now()
 }
 
 // GetCertificate chooses by server name: pairs that carry exactly that name (DNS or IP address), else pairs with a
@@ -56,19 +78,54 @@ func (f *CertificateFiles) Reload() error {
 // returns the first that the client has the algorithms for, so that one name may have an ECDSA and an RSA certificate.
 // It takes no lock and never fails.
 func (f *CertificateFiles) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	candidates := f.current.Load().candidates(hello.ServerName)
+	set := f.current.Load()
+	candidates := set.named(hello.ServerName)
+	if candidates == nil {
+		candidates = set.all
+	}
+	return choose(candidates, hello), nil
+}
+
+// Beside returns a function like GetCertificate for when there are files and an ACME server: a name that no pair carries, but a
+// domain of a does, gets the certificate of a. A client that asks for neither gets what GetCertificate chooses.
+func (f *CertificateFiles) Beside(a *ACME) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if _, ok := a.domain(hello.ServerName); ok && f.current.Load().named(hello.ServerName) == nil {
+			return a.GetCertificate(hello)
+		}
+		return f.GetCertificate(hello)
+	}
+}
+
+// choose returns the first certificate that the client has the algorithms for, else the first.
+func choose(candidates []*tls.Certificate, hello *tls.ClientHelloInfo) *tls.Certificate {
 	if len(candidates) == 1 {
-		return candidates[0], nil
+		return candidates[0]
 	}
 	// The name is settled: what is still asked here is whether client and key have an algorithm in common.
 	anyName := *hello
 	anyName.ServerName = ""
 	for _, cert := range candidates {
 		if anyName.SupportsCertificate(cert) == nil {
-			return cert, nil
+			return cert
 		}
 	}
-	return candidates[0], nil
+	return candidates[0]
+}
+
+// Certificates tells of every pair, in the order of the files.
+func (f *CertificateFiles) Certificates() []CertificateStatus {
+	at, failure := f.watch.failed()
+	var list []CertificateStatus
+	for _, pair := range f.current.Load().pairs {
+		status := statusOf("file", pair.cert.Leaf)
+		status.File, status.Renewed = pair.CertFile, pair.loaded
+		if failure != nil {
+			status.LastError, status.LastErrorAt = failure.Error(), at
+		}
+		list = append(list, status)
+	}
+	return list
 }
 
 // Leaves returns the certificates now served, without their chains. They must not be changed.
@@ -105,8 +162,8 @@ func (s *certificateSet) add(pair *loadedPair) {
 	}
 }
 
-// candidates returns the certificates for a server name, at least one.
-func (s *certificateSet) candidates(serverName string) []*tls.Certificate {
+// named returns the certificates for a server name, nil if there is none.
+func (s *certificateSet) named(serverName string) []*tls.Certificate {
 	name := canonicalName(serverName)
 	if exact, ok := s.byName[name]; ok {
 		return exact
@@ -116,7 +173,7 @@ func (s *certificateSet) candidates(serverName string) []*tls.Certificate {
 			return wildcard
 		}
 	}
-	return s.all
+	return nil
 }
 
 // certificateNames returns the names a certificate is valid for, each once: "db.example.com", "*.example.com",

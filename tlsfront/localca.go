@@ -36,6 +36,8 @@ type LocalCA struct {
 // Any number of processes may do so at once and all get the same root. A root that cannot be read, does not fit together
 // or can be read by other users is an error that names the file, and is left as it is.
 //
+// An empty dir keeps the authority in memory: for a stand-in that nobody is meant to trust.
+//
 // The leaf is for names (DNS names, wildcards and IP addresses; empty ones are skipped), localhost, both loopback
 // addresses and the machine's host name. A nil clock is time.Now.
 func OpenLocalCA(dir string, names []string, now func() time.Time) (*LocalCA, error) {
@@ -50,7 +52,11 @@ func OpenLocalCA(dir string, names []string, now func() time.Time) (*LocalCA, er
 	ca.addNames(names...)
 	ca.addNames("localhost", "127.0.0.1", "::1", host)
 
-	ca.root, err = openRoot(ca.rootFile, host, now())
+	if dir == "" {
+		ca.root, err = newRoot(host, now())
+	} else {
+		ca.root, err = openRoot(ca.rootFile, host, now())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
@@ -91,6 +97,14 @@ func (ca *LocalCA) Warnings() []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("local CA root %s %s: to replace it, remove the file, restart, and give clients the new root", ca.rootFile, w)}
+}
+
+// Certificates tells of the leaf.
+func (ca *LocalCA) Certificates() []CertificateStatus {
+	leaf := ca.leaf.Load().Leaf
+	status := statusOf("local CA", leaf)
+	status.Renewed = leaf.NotBefore.Add(backdate)
+	return []CertificateStatus{status}
 }
 
 // GetCertificate returns the leaf, whatever name the client asks for. The handshake that finds it due for renewal

@@ -20,11 +20,11 @@ import (
 
 // adminTLS is the TLS of an admin listener that others than this machine reach, nil for the others. A client certificate is
 // verified where there is one; package admin says what it is good for.
-func adminTLS(cfg adminConfig, front certificateSource) (*tls.Config, error) {
+func adminTLS(cfg adminConfig, front *certificateSource) (*tls.Config, error) {
 	if cfg.Listen.local() {
 		return nil, nil
 	}
-	get := front.get
+	get := front.local
 	if cfg.Certificate.CertFile != "" {
 		files, err := tlsfront.LoadCertificateFiles([]tlsfront.CertificateFile{cfg.Certificate})
 		if err != nil {
@@ -82,8 +82,9 @@ func tokenFile(cfg *config) string { return filepath.Join(cfg.StateDir, "admin.t
 func (s *service) adminSources() admin.Sources {
 	return admin.Sources{
 		Version: buildVersion(), Started: s.started, Snapshots: s.server.Snapshots, Clusters: s.clusterStatus,
-		Drained: s.server.Draining, Sessions: s.sessionList, Routes: s.routeList, Certificates: nil,
-		Access: s.accessStatus,
+		Drained: s.server.Draining, Sessions: s.sessionList, Routes: s.routeList, Access: s.accessStatus,
+		Certificates: func() []admin.Certificate { return s.current.Load().certificates.admin() },
+		NotReady:     func() []string { return s.current.Load().certificates.notReady() },
 	}
 }
 

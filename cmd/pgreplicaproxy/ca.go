@@ -23,9 +23,9 @@ func newCACommand(configPath *string) *cobra.Command {
 			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
 				return err
 			}
-			if len(cfg.Certificates) > 0 {
-				return errors.New("the configuration names certificate files, so there is no local CA: " +
-					"clients need the root of whoever issued them")
+			if len(cfg.Certificates) > 0 || cfg.ACME != nil {
+				return errors.New("the configuration names certificates, so there is no local CA: " +
+					"clients need the root of whoever issues them")
 			}
 			ca, err := openLocalCA(cfg)
 			if err != nil {
@@ -42,10 +42,13 @@ func openLocalCA(cfg *config) (*tlsfront.LocalCA, error) {
 	return tlsfront.OpenLocalCA(filepath.Join(cfg.StateDir, "ca"), cfg.caNames(), time.Now)
 }
 
-// caNames are what the certificate of the local CA is for: the names of the configuration, and the hosts that the listeners
-// name.
+// caNames are what the certificate of the local CA is for: the names of the configuration, or those that ACME is to obtain
+// certificates for, and the hosts that the listeners name.
 func (cfg *config) caNames() []string {
 	names := append([]string(nil), cfg.Names...)
+	if cfg.ACME != nil {
+		names = append(names, cfg.ACME.Domains...)
+	}
 	for _, l := range cfg.Listeners {
 		host, _, err := net.SplitHostPort(l.Address)
 		if ip := net.ParseIP(host); l.Network == "tcp" && err == nil && host != "" && (ip == nil || !ip.IsUnspecified()) {

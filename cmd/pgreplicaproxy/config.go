@@ -29,9 +29,11 @@ type config struct {
 	LoginTimeout time.Duration
 	// Listeners are never empty and never overlap.
 	Listeners []listenerConfig
-	// Certificates are loadable key pairs in the order of the file; none means a certificate of the local CA.
+	// Certificates are loadable key pairs in the order of the file. Without any, and without ACME, the local CA's serves.
 	Certificates []tlsfront.CertificateFile
-	// Names are further host names and IP addresses for the local CA's certificate, set only without Certificates.
+	// ACME says which certificates to obtain, nil none. Its Storage, StandIn and Logger are not set yet.
+	ACME *tlsfront.ACMEConfig
+	// Names are further host names and IP addresses for the local CA's certificate, set only where that serves.
 	Names []string
 	// MinVersion is the least version of TLS that clients may use, as crypto/tls numbers them.
 	MinVersion uint16

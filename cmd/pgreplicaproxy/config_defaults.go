@@ -14,6 +14,7 @@ import (
 	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/policy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
 
 // What an argument is when the file leaves it out. pgreplicaproxy.hcl tells the operator the same; a test compares them.
@@ -23,6 +24,13 @@ const (
 
 	defaultListenAddress = ":7432"
 	defaultMinVersion    = uint16(tls.VersionTLS12)
+
+	defaultChallenge          = tlsfront.ChallengeTLSALPN
+	defaultTLSALPNAddress     = ":443"
+	defaultHTTPAddress        = ":80"
+	defaultRenewCheckInterval = 10 * time.Minute
+	defaultKeyAlgorithm       = "hmac-sha256"
+	defaultDNSPort            = "53"
 
 	defaultAdminAddress = "127.0.0.1:7433"
 

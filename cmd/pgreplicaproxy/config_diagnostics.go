@@ -170,7 +170,7 @@ var (
 	// secretLine is a line that sets something which sounds like a secret, "pasword" included. The first group stays:
 	// the name, and the call and first argument of env or file, which are no secret.
 	secretLine = regexp.MustCompile(
-		`(?i)^((?:.*?[\s{(])??"?[\w-]*(?:pas|pwd|secret|token)[\w-]*"?\s*[=:"\s]\s*(?:(?:env|file)\(\s*"[^"]*")?)(.*)$`)
+		`(?i)^((?:.*?[\s{(])??"?[\w-]*(?:pas|pwd|secret|token|mac_key|dsn)[\w-]*"?\s*[=:"\s]\s*(?:(?:env|file)\(\s*"[^"]*")?)(.*)$`)
 	secretsFileLine = regexp.MustCompile(`^\s*secrets_file\s*=`)         // a path
 	secretText      = regexp.MustCompile(`^([\s,]*"?)(.*?)("?[\s)}]*)$`) // within quotes and what closes a block
 	hereDoc         = regexp.MustCompile(`<<-?\s*\w`)

@@ -28,9 +28,41 @@ type rawListener struct {
 }
 
 type rawTLS struct {
+	ACME         *rawACME          `hcl:"acme,block"`
 	Certificates []*rawCertificate `hcl:"certificate,block"`
 	Names        *hcl.Attribute    `hcl:"names,optional"`
 	MinVersion   *hcl.Attribute    `hcl:"min_version,optional"`
+}
+
+type rawACME struct {
+	Def                hcl.Range      `hcl:",def_range"`
+	Domains            *hcl.Attribute `hcl:"domains,optional"`
+	Email              *hcl.Attribute `hcl:"email,optional"`
+	Directory          *hcl.Attribute `hcl:"directory,optional"`
+	RootFile           *hcl.Attribute `hcl:"root_file,optional"`
+	Profile            *hcl.Attribute `hcl:"profile,optional"`
+	Challenge          *hcl.Attribute `hcl:"challenge,optional"`
+	ChallengeAddress   *hcl.Attribute `hcl:"challenge_address,optional"`
+	RenewCheckInterval *hcl.Attribute `hcl:"renew_check_interval,optional"`
+	StorageDir         *hcl.Attribute `hcl:"storage_dir,optional"`
+	EAB                *rawEAB        `hcl:"eab,block"`
+	DNS                *rawDNS        `hcl:"dns,block"`
+}
+
+type rawEAB struct {
+	Def    hcl.Range      `hcl:",def_range"`
+	KeyID  *hcl.Attribute `hcl:"key_id,optional"`
+	MACKey *hcl.Attribute `hcl:"mac_key,optional"`
+}
+
+type rawDNS struct {
+	Def          hcl.Range      `hcl:",def_range"`
+	Exec         *hcl.Attribute `hcl:"exec,optional"`
+	Server       *hcl.Attribute `hcl:"server,optional"`
+	KeyName      *hcl.Attribute `hcl:"key_name,optional"`
+	KeyAlgorithm *hcl.Attribute `hcl:"key_algorithm,optional"`
+	KeySecret    *hcl.Attribute `hcl:"key_secret,optional"`
+	Resolvers    *hcl.Attribute `hcl:"resolvers,optional"`
 }
 
 type rawCertificate struct {

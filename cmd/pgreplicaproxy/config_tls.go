@@ -33,18 +33,34 @@ func (c *converter) tls(raw *rawTLS, cfg *config) {
 			cfg.Certificates = append(cfg.Certificates, pair)
 		}
 	}
-	for _, w := range c.words(raw.Names) {
-		if _, err := netip.ParseAddr(w.text); err != nil && !hostName.MatchString(w.text) {
-			c.fail(w.at, "Not a name for a certificate", `%q is neither a host name, such as "db.example.com", nor an IP address.`, w.text)
-			continue
-		}
-		cfg.Names = append(cfg.Names, w.text)
+	if raw.ACME != nil {
+		c.acme(raw.ACME, cfg)
 	}
-	if raw.Names != nil && len(raw.Certificates) > 0 {
+	for _, w := range c.words(raw.Names) {
+		if c.certificateName(w) {
+			cfg.Names = append(cfg.Names, w.text)
+		}
+	}
+	switch {
+	case raw.Names == nil:
+	case len(raw.Certificates) > 0:
 		c.fail(raw.Names.Range, "Names beside a certificate",
 			"names are for the local CA's certificate, which the certificate block on line %d replaces. Remove names, or the certificate blocks.",
 			raw.Certificates[0].Def.Start.Line)
+	case raw.ACME != nil:
+		c.fail(raw.Names.Range, "Names beside a certificate",
+			"names are for the local CA's certificate, which the acme block on line %d replaces. Write them as its domains, or remove one of the two.",
+			raw.ACME.Def.Start.Line)
 	}
+}
+
+// certificateName is false for a word that no certificate can be for, which is then reported.
+func (c *converter) certificateName(w word) bool {
+	if _, err := netip.ParseAddr(w.text); err != nil && !hostName.MatchString(w.text) {
+		c.fail(w.at, "Not a name for a certificate", `%q is neither a host name, such as "db.example.com", nor an IP address.`, w.text)
+		return false
+	}
+	return true
 }
 
 // certificate is false when the block was wrong, and reported.

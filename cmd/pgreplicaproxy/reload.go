@@ -11,13 +11,14 @@ import (
 
 	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
+	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
 
 // plan is a configuration with everything open that it needs. The sockets that the one before has not stay its own until
 // it is followed.
 type plan struct {
 	cfg          *config
-	certificates certificateSource
+	certificates *certificateSource
 	clusters     []proxy.ClusterConfig
 	adminTLS     *tls.Config // nil for none
 	opened       sockets
@@ -37,10 +38,18 @@ func (s *service) prepare(cfg *config) (*plan, error) {
 		p.adminTLS, err = adminTLS(cfg.Admin, p.certificates)
 	}
 	if err != nil {
-		p.opened.close()
+		s.discard(p)
 		return nil, err
 	}
 	return p, nil
+}
+
+// discard closes what was opened for a plan that is not followed.
+func (s *service) discard(p *plan) {
+	p.opened.close()
+	if before := s.current.Load(); p.certificates != nil && (before == nil || before.certificates != p.certificates) {
+		p.certificates.discard()
+	}
 }
 
 // bind opens the sockets of a configuration that are not open yet. The admin listener's may fail if nobody has asked for it: the
@@ -60,21 +69,28 @@ func (s *service) bind(cfg *config) (sockets, error) {
 
 // certificatesFor returns the certificates of the plan before, with their files read again, where the configuration of them is
 // the same.
-func (s *service) certificatesFor(cfg *config) (certificateSource, error) {
+func (s *service) certificatesFor(cfg *config) (*certificateSource, error) {
 	before := s.current.Load()
 	if before == nil || !before.cfg.sameCertificates(cfg) {
 		return openCertificates(cfg, s.log.Logger)
 	}
-	err := before.certificates.reload()
-	if err == nil {
-		before.certificates.warn(s.log.Logger)
-	}
-	return before.certificates, err
+	return before.certificates, before.certificates.reload()
 }
 
 // sameCertificates reports whether two configurations have certificates from the same source.
 func (cfg *config) sameCertificates(other *config) bool {
-	return reflect.DeepEqual(cfg.Certificates, other.Certificates) && reflect.DeepEqual(cfg.caNames(), other.caNames())
+	return reflect.DeepEqual(cfg.Certificates, other.Certificates) && reflect.DeepEqual(cfg.caNames(), other.caNames()) &&
+		sameACME(cfg.ACME, other.ACME)
+}
+
+// sameACME reports whether two configurations of ACME are the same.
+func sameACME(a, b *tlsfront.ACMEConfig) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	one, other := *a, *b
+	one.Roots, other.Roots = nil, nil // which DeepEqual cannot compare
+	return reflect.DeepEqual(one, other) && a.Roots.Equal(b.Roots)
 }
 
 // allListeners are the listeners of clients, and the admin listener behind them.
@@ -139,7 +155,7 @@ func (s *service) change(ctx, changes context.Context) (text string, err error) 
 	if diags.hasErrors() {
 		err = errors.New(diags.String())
 	} else if err = s.server.Update(changes, s.proxyConfig(next)); err != nil {
-		next.opened.close()
+		s.discard(next)
 	}
 	if err != nil {
 		s.log.Error("configuration not reloaded, the old one stays", "err", err)
@@ -177,7 +193,13 @@ func (s *service) switchTo(ctx context.Context, next *plan) {
 	old := s.current.Swap(next)
 	s.log.change(next.cfg.LogLevel, next.cfg.LogFormat)
 	s.open(next)
+	if next.certificates != old.certificates {
+		next.certificates.start(ctx, &s.parts)
+	}
 	s.serveClients(ctx, next)
+	if next.certificates != old.certificates {
+		old.certificates.stop()
+	}
 	if !reflect.DeepEqual(next.cfg.Admin, old.cfg.Admin) || !next.cfg.sameCertificates(old.cfg) {
 		s.serveAdmin(ctx, next)
 	}

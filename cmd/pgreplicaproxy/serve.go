@@ -98,7 +98,10 @@ func serve(stop stops, cfg *config, load func() (*config, diagnostics), log *log
 	}
 	s.current.Store(first)
 	s.server = proxy.New(s.proxyConfig(first))
-	s.metrics.Watch(metrics.Sources{Snapshots: s.server.Snapshots, Logins: s.server.Logins, Findings: s.findings})
+	s.metrics.Watch(metrics.Sources{
+		Snapshots: s.server.Snapshots, Logins: s.server.Logins, Findings: s.findings,
+		Certificates: func() []metrics.Certificate { return s.current.Load().certificates.metrics() },
+	})
 	return s.run(stop, started)
 }
 
@@ -143,6 +146,7 @@ func (s *service) run(stop stops, started func(*service)) error {
 	})
 	first := s.current.Load()
 	s.open(first)
+	first.certificates.start(ctx, &s.parts)
 	s.serveAdmin(ctx, first)
 	drawn := s.adminSources()
 	drawn.Sessions = nil // nothing is drawn of them
@@ -219,6 +223,7 @@ func (s *service) serveOn(message string, socket *socket, serve func(net.Listene
 func (s *service) front(p *plan, l listenerConfig) *tlsfront.Config {
 	return &tlsfront.Config{
 		TLS:              tlsfront.ServerConfig(p.certificates.get, p.cfg.MinVersion),
+		Challenges:       p.certificates.challengeTLS(),
 		PlaintextAllowed: l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
 		LoginTimeout: p.cfg.LoginTimeout,
 		Logger:       s.log.Logger,

@@ -31,8 +31,10 @@ import (
 type Config struct {
 	// Port is where the challenges tls-alpn-01 and http-01 are asked for, on loopback.
 	Port int
-	// Lifetime of certificates; zero is 90 days. The profile "shortlived" has half of it.
-	Lifetime time.Duration
+	// Lifetime of certificates; zero is 90 days. With ShortLived there is the profile "shortlived" too, with half of it; Pebble
+	// draws lots where a client names none.
+	Lifetime   time.Duration
+	ShortLived bool
 	// BadNonces is how many percent of good nonces are rejected.
 	BadNonces int
 	// EAB, if not empty, maps key ids to keys in base64url, one of which every account must be bound to.
@@ -89,9 +91,11 @@ func Start(t testing.TB, cfg Config) *Server {
 		}
 	}
 	s := &Server{t: t, DNS: startDNS(t), counts: map[string]int{}, holds: map[string]*Hold{}}
-	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{
-		"default": {ValidityPeriod: seconds}, "shortlived": {ValidityPeriod: seconds / 2},
-	})
+	profiles := map[string]ca.Profile{"default": {ValidityPeriod: seconds}}
+	if cfg.ShortLived {
+		profiles["shortlived"] = ca.Profile{ValidityPeriod: seconds / 2}
+	}
+	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, profiles)
 	validation := va.New(quiet, cfg.Port, cfg.Port, false, s.DNS.Address, store)
 	frontend := wfe.New(quiet, store, validation, authority, []string{"acme.test"}, true, len(cfg.EAB) > 0, 1, 1)
 	s.handler, s.management = s.watch(frontend.Handler(), cfg.NoARI), frontend.ManagementHandler()

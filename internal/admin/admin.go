@@ -62,8 +62,9 @@ type Config struct {
 //	POST /sessions/{id}/end
 //	POST /reload
 //
-// A page that is not ready is 503. Its text names each cluster and server with its role, and why it has none, to those who may
-// read; load balancers that may not are told by the code alone.
+// A page that is not ready is 503, as is every page of readiness while Sources.NotReady has something to say. Its text names each
+// cluster and server with its role, and why it has none, to those who may read; load balancers that may not are told by the code
+// alone.
 func Handler(c Config) http.Handler {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -113,6 +114,12 @@ func (c *Config) ready(w http.ResponseWriter, r *http.Request, target policy.Tar
 		if !served {
 			status = http.StatusServiceUnavailable
 			text += name + ": no " + target.Noun() + "\n"
+		}
+	}
+	if c.NotReady != nil {
+		for _, sentence := range c.NotReady() {
+			status = http.StatusServiceUnavailable
+			text += sentence + "\n"
 		}
 	}
 	if !c.mayRead(r) {

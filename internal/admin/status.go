@@ -28,6 +28,8 @@ type Sources struct {
 	Routes func() []Route
 	// Certificates returns the front's certificates.
 	Certificates func() []Certificate
+	// NotReady says what else keeps clients from being served properly, one sentence each; nothing is fine.
+	NotReady func() []string
 }
 
 // Status is what GET /status tells; docs/status.schema.json describes it. Fields may be added, and never change their meaning.

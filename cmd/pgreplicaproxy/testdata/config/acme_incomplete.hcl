@@ -1,0 +1,8 @@
+tls {
+  acme { challenge = "dns-01" }
+}
+
+cluster "main" {
+  monitor { password = env("TEST_MONITOR_PASSWORD") }
+  backend "db1" { address = "10.0.0.11:5432" }
+}
