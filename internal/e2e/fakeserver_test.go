@@ -76,6 +76,9 @@ func startFakeTLS(t *testing.T, real *pgcluster.Server, play func(*fakeSession))
 	return f
 }
 
+// strangerUser is the role as which the program tries whether a server lets everybody in.
+const strangerUser = "pgreplicaproxy_stranger"
+
 // serverAddress is where a server of a cluster listens.
 func serverAddress(s *pgcluster.Server) string { return net.JoinHostPort(s.Host, fmt.Sprint(s.Port)) }
 
@@ -107,7 +110,7 @@ func (f *fakeServer) serve(conn net.Conn) {
 	}
 	switch {
 	case err != nil || opening.Kind != wire.KindStartup:
-	case opening.Startup.User() == monitorUser:
+	case opening.Startup.User() == monitorUser, opening.Startup.User() == strangerUser:
 		_ = conn.SetDeadline(time.Time{})
 		f.forward(conn, opening.Startup)
 	default:
