@@ -80,6 +80,7 @@ func Handler(c Config) http.Handler {
 	read("GET /{$}", c.page)
 	read("GET /page.css", asset("page.css", "text/css; charset=utf-8"))
 	read("GET /page.js", asset("page.js", "text/javascript; charset=utf-8"))
+	read("GET /icon.svg", asset("icon.svg", "image/svg+xml"))
 	read("GET /status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.Status()) })
 	read("GET /sessions", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.sessionList()) })
 	read("GET /events", newStream(c.Events).serve)

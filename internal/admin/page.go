@@ -200,6 +200,12 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// Release is the server's version without its packager's.
+func (s Server) Release() string {
+	release, _, _ := strings.Cut(s.Version, " ")
+	return release
+}
+
 // Lag says how far a replica is behind; empty where there is nothing to say.
 func (s Server) Lag() string {
 	if s.LagBytes == nil {

@@ -71,7 +71,10 @@ const stream = new EventSource("events?since=" + document.body.dataset.last);
 stream.onopen = refresh;
 stream.onerror = () => tell("lost", "connection lost, trying again");
 stream.onmessage = (message) => {
-  news.textContent = JSON.parse(message.data).text;
+  const line = document.createElement("p");
+  line.textContent = JSON.parse(message.data).text;
+  news.append(line);
+  while (news.children.length > 20) news.firstChild.remove();
   refresh();
 };
 setInterval(() => { if (!document.hidden) refresh(); }, pause);
