@@ -9,6 +9,7 @@ missing=""
 PATH="$PATH:/usr/sbin"
 command -v npm >/dev/null 2>&1 || missing="nodejs npm"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd" # judges the unit
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium fonts-dejavu-core" # looks at the status page
 command -v rpm >/dev/null 2>&1 || missing="$missing rpm"
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo
 /usr/bin/python3 -c 'import asyncpg' 2>/dev/null || missing="$missing python3-asyncpg"
@@ -23,6 +24,14 @@ if [ -n "$missing" ]; then
 	apt-get update -qq
 	# shellcheck disable=SC2086
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+if ! command -v promtool >/dev/null 2>&1 && [ ! -x drivers/promtool ] && command -v apt-get >/dev/null 2>&1; then
+	# Only the checker of rules and metrics: the package would start a Prometheus.
+	echo "Fetching promtool with apt-get"
+	fetched="$(mktemp -d)"
+	(cd "$fetched" && chmod 755 . && apt-get download -qq prometheus >/dev/null && dpkg-deb --extract prometheus_*.deb .)
+	mv "$fetched/usr/bin/promtool" drivers/promtool
+	rm -rf "$fetched"
 fi
 cd drivers
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then

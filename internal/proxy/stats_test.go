@@ -6,6 +6,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/replicon/pgreplicaproxy/internal/scram"
@@ -57,5 +59,33 @@ func TestRefusalsHaveReasons(t *testing.T) {
 	const without = 6 // errShutdown, errAdministrator, errFenced, errDraining, errRemoved, errInternal
 	if responses != reasons+without {
 		t.Errorf("%d answers to clients, %d with a reason, want all but %d", responses, reasons, without)
+	}
+}
+
+// docs/operations.md explains every reason.
+func TestReasonsAreDocumented(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), "stats.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := 0
+	ast.Inspect(f, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(spec.Names[0].Name, "Reason") {
+			return true
+		}
+		reasons++
+		word := strings.Trim(spec.Values[0].(*ast.BasicLit).Value, `"`)
+		if !strings.Contains(string(docs), "\n| `"+word+"` |") {
+			t.Errorf("docs/operations.md does not explain the reason %s", word)
+		}
+		return true
+	})
+	if reasons < 10 {
+		t.Errorf("found %d reasons only", reasons)
 	}
 }
