@@ -1,7 +1,9 @@
 package backends
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/replicon/pgreplicaproxy/policy"
 )
@@ -15,50 +17,241 @@ type observation struct {
 	detail string
 	// err is the fault behind a status other than Up, for the log only.
 	err error
-	// reading is the server's last answer.
-	reading reading
+	// reading is the server's last answer, answered when it came.
+	reading  reading
+	answered time.Time
 }
 
-// judge settles what the servers say of themselves against each other. It is a pure function: no clock, no lock, no log.
+// rules is what an operator can say about the judgement.
+type rules struct {
+	onConflict   OnConflict
+	takeover     bool // MonitorConfig.AllowSameTimelineTakeover
+	allowDelayed bool
+	leader       string // the primary by the word of the cluster's manager, empty without one
+}
+
+// verdict is what judge makes of its observations.
+type verdict struct {
+	// states are those of the servers, in the order of the observations.
+	states []State
+	memory memory
+	// primary is the index of the server that is the primary, -1 for none. Its state alone has the role policy.Primary.
+	primary int
+	// doubtful is a primary that was accepted although another server may know better.
+	doubtful bool
+}
+
+// judge settles what the servers say of themselves against each other and against what is remembered. It is a pure function: no
+// clock, no lock, no log. At most one server comes out as primary: it has the cluster's system identifier, and no timeline
+// below the highest that was ever accepted.
 //
-// identity is the system identifier of the cluster, empty while there is none. The first one is that which more than half of
-// the servers have of which it is known, up or down; while there is no such majority, nobody is served, since there is no
-// telling which half is the cluster. From then on it is what it is, as long as the monitor runs: a server with another one
-// is Foreign, and never served even if it is the only one left. (So a cluster that was made anew, by initdb or pg_upgrade,
-// needs a new monitor.)
+// The rules, of which docs/design.md says more ("Servers and their roles"):
 //
-// Of several servers that claim to be the primary none is served, and each is in Conflict: neither the position in the
-// log nor the timeline tells which is right. A server that can no longer be asked claims nothing; see record.
-func judge(identity string, observations []observation) (states []State, settled string) {
-	if identity == "" {
-		identity = majority(observations)
+//   - R1: a server with another system identifier is Foreign. The first identifier is pinned when all servers agree.
+//   - R2: a primary on a timeline that the cluster has left is Quarantined, even if it is the only one up.
+//   - R3: the incumbent on its timeline is accepted again; another server on it is Quarantined, unless the incumbent is
+//     certainly gone and the server was in recovery before, and so can have been promoted to the same number.
+//   - R4: a primary on a newer timeline is accepted when the incumbent is gone, or in recovery.
+//   - R5: while the incumbent claims too, the servers that stream from them decide; see contest. Undecided, all are in Conflict.
+//
+// (R6, how fast a role is left and entered, is record's.)
+func judge(m memory, r rules, observations []observation) verdict {
+	j := judgement{rules: r, observations: observations, verdict: verdict{memory: m, primary: -1}}
+	for _, o := range observations {
+		j.states = append(j.states, state(o))
 	}
-	states = make([]State, len(observations))
-	var claimants []*State
-	for i, o := range observations {
-		st := &states[i]
-		*st = state(o)
+	j.identify()
+	if winner := j.choose(j.claimants()); winner >= 0 {
+		j.crown(winner)
+	}
+	j.memory = j.memory.withStandbys(observations)
+	return j.verdict
+}
+
+// judgement is a judge at work.
+type judgement struct {
+	verdict
+	rules        rules
+	observations []observation
+}
+
+// identify pins the cluster's identity where there is none (R1), and sets strangers apart.
+func (j *judgement) identify() {
+	if j.memory.SystemIdentifier == "" {
+		j.memory.SystemIdentifier = unanimous(j.observations)
+	}
+	for i, o := range j.observations {
 		switch {
 		case o.claim == policy.Unknown: // not Foreign either: what is known of it is the past
-		case o.reading.systemIdentifier != identity:
-			st.Role, st.Status, st.Detail = policy.Unknown, Foreign, "belongs to another cluster"
-			if identity == "" {
-				st.Detail = "the servers belong to different clusters"
-			}
-		case o.claim == policy.Primary:
-			claimants = append(claimants, st)
+		case j.memory.SystemIdentifier == "":
+			j.withhold(i, Foreign, "the servers belong to different clusters")
+		case !j.ours(i):
+			j.withhold(i, Foreign, "belongs to another cluster")
+		case o.claim == policy.Replica && o.reading.delay > 0 && !j.rules.allowDelayed:
+			j.withhold(i, Delayed, fmt.Sprintf("replays %s late on purpose", o.reading.delay))
+		case o.claim == policy.Primary: // until it is crowned
+			j.states[i].Role = policy.Unknown
 		}
 	}
-	if len(claimants) > 1 {
-		for _, st := range claimants {
-			st.Role, st.Status = policy.Unknown, Conflict
-			st.Detail = "claims to be primary beside " + others(claimants, st)
-		}
-	}
-	return states, identity
 }
 
-// state is the state of a server that nobody contradicts.
+// unanimous returns the system identifier of all servers of which it is known, up or down, or "".
+func unanimous(observations []observation) string {
+	identity := ""
+	for _, o := range observations {
+		switch id := o.reading.systemIdentifier; {
+		case id == "" || id == identity:
+		case identity != "":
+			return ""
+		default:
+			identity = id
+		}
+	}
+	return identity
+}
+
+// ours reports whether a server is of the cluster.
+func (j *judgement) ours(i int) bool {
+	return j.memory.SystemIdentifier != "" && j.observations[i].reading.systemIdentifier == j.memory.SystemIdentifier
+}
+
+// withhold keeps a server from being served.
+func (j *judgement) withhold(i int, status Status, detail string) {
+	j.states[i].Role, j.states[i].Status, j.states[i].Detail = policy.Unknown, status, detail
+}
+
+// incumbent returns the index of the server accepted last, -1 if there was none or it is not watched any more.
+func (j *judgement) incumbent() int {
+	byAddress := -1
+	for i, o := range j.observations {
+		if j.memory.Primary != "" && o.target.Name == j.memory.Primary {
+			return i
+		}
+		if j.memory.Address != "" && o.target.Address == j.memory.Address {
+			byAddress = i
+		}
+	}
+	return byAddress
+}
+
+// claimants lists the servers of the cluster that claim to be its primary with some right. The others who claim it are
+// quarantined.
+func (j *judgement) claimants() []int {
+	var list []int
+	incumbent := j.incumbent()
+	for i, o := range j.observations {
+		if o.claim != policy.Primary || !j.ours(i) {
+			continue
+		}
+		name, timeline, epoch := o.target.Name, o.reading.timeline, j.memory.Epoch
+		f, _ := j.memory.forked(name, timeline)
+		switch {
+		case f.Overruled:
+			j.withhold(i, Quarantined, fmt.Sprintf("claims to be primary on timeline %d, and the operator has accepted %s", timeline, j.memory.Primary))
+		case timeline < epoch:
+			j.withhold(i, Quarantined, fmt.Sprintf("claims to be primary on timeline %d, which the cluster has left for %d", timeline, epoch))
+		case timeline == epoch && i != incumbent && !j.mayTakeOver(i, incumbent):
+			j.withhold(i, Quarantined, fmt.Sprintf("claims to be primary on timeline %d, on which %s was accepted", timeline, j.memory.Primary))
+		default:
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// mayTakeOver reports whether a server on the incumbent's own timeline may succeed it (R3).
+func (j *judgement) mayTakeOver(i, incumbent int) bool {
+	if incumbent >= 0 {
+		o := j.observations[incumbent]
+		if o.status != Down && o.claim != policy.Replica && (o.claim == policy.Unknown || j.ours(incumbent)) {
+			return false
+		}
+	}
+	o := j.observations[i]
+	_, seen := j.memory.Standbys[o.target.Name]
+	return seen || j.rules.takeover && o.reading.written >= j.memory.Position
+}
+
+// choose returns which of the claimants is the primary, -1 for none.
+func (j *judgement) choose(claimants []int) int {
+	incumbent := j.incumbent()
+	for _, i := range claimants {
+		if i == incumbent || j.memory.Primary == "" {
+			return j.contest(claimants, incumbent)
+		}
+	}
+	claimants = j.withoutForks(claimants)
+	if len(claimants) != 1 {
+		return j.contest(claimants, incumbent)
+	}
+	return j.succeed(claimants[0], incumbent)
+}
+
+// withoutForks drops servers that missed what was written while another one was served, unless the standbys follow them.
+func (j *judgement) withoutForks(claimants []int) []int {
+	var list []int
+	for _, i := range claimants {
+		o := j.observations[i]
+		if _, forked := j.memory.forked(o.target.Name, o.reading.timeline); forked && j.followed(claimants) != i {
+			j.withhold(i, Quarantined, fmt.Sprintf("claims to be primary on timeline %d, which parted from what %s has written since", o.reading.timeline, j.memory.Primary))
+			continue
+		}
+		list = append(list, i)
+	}
+	return list
+}
+
+// succeed decides about the one claimant that is not the incumbent, while that does not claim (R3, R4).
+func (j *judgement) succeed(i, incumbent int) int {
+	if incumbent < 0 {
+		j.explain(i, fmt.Sprintf("timeline %d; %s is not watched any more", j.observations[i].reading.timeline, j.memory.Primary))
+		return i
+	}
+	o, before := j.observations[i], j.states[incumbent]
+	switch before.Status {
+	case Unknown:
+		j.withhold(i, Pending, fmt.Sprintf("waits until it is known what became of %s", before.Target.Name))
+		return -1
+	case Saturated, Misconfigured, Failing, Blind: // for too long to be believed, but perhaps not gone
+		if j.followed([]int{i, incumbent}) == incumbent && before.Claim != policy.Replica {
+			j.withhold(i, Conflict, fmt.Sprintf("claims to be primary, and the standbys still follow %s", before.Target.Name))
+			return -1
+		}
+	}
+	j.doubtful = o.reading.timeline == j.memory.Epoch
+	was := before.Status.String()
+	if before.Claim == policy.Replica {
+		was = "in recovery"
+	}
+	j.explain(i, fmt.Sprintf("timeline %d after %d; %s is %s", o.reading.timeline, j.memory.Epoch, before.Target.Name, was))
+	return i
+}
+
+// crown makes a server the primary, and remembers it.
+func (j *judgement) crown(i int) {
+	j.primary = i
+	j.states[i].Role = policy.Primary
+	if j.states[i].Status == NoLogin { // it takes no new sessions
+		j.states[i].Role = policy.Unknown
+	}
+	j.memory = j.memory.withPrimary(j.observations[i])
+}
+
+// explain notes why a server is the primary.
+func (j *judgement) explain(i int, reason string) { j.states[i].Reason = reason }
+
+// names lists servers for a sentence.
+func (j *judgement) names(list []int, but int) string {
+	var names []string
+	for _, i := range list {
+		if i != but {
+			names = append(names, j.observations[i].target.Name)
+		}
+	}
+	return strings.Join(names, " and ")
+}
+
+// state is the state of a server by its own word.
 func state(o observation) State {
 	st := State{
 		Target:           o.target,
@@ -86,33 +279,4 @@ func state(o observation) State {
 		st.Role = policy.Unknown
 	}
 	return st
-}
-
-// majority returns the system identifier of more than half of the servers whose identifier is known, or "".
-func majority(observations []observation) string {
-	known := 0
-	count := make(map[string]int)
-	for _, o := range observations {
-		if id := o.reading.systemIdentifier; id != "" {
-			known++
-			count[id]++
-		}
-	}
-	for id, n := range count {
-		if 2*n > known {
-			return id
-		}
-	}
-	return ""
-}
-
-// others names the claimants but one.
-func others(claimants []*State, but *State) string {
-	var names []string
-	for _, st := range claimants {
-		if st != but {
-			names = append(names, st.Target.Name)
-		}
-	}
-	return strings.Join(names, " and ")
 }

@@ -3,12 +3,9 @@ package backends
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/replicon/pgreplicaproxy/policy"
 )
 
 // The times of a monitor whose configuration does not say. With these, silence is found within Interval and three times
@@ -35,6 +32,23 @@ type MonitorConfig struct {
 	// FreshLogin is the longest life of the monitor's session before it logs in anew, which is how a server is found that
 	// still serves its sessions and takes no new ones; zero and less is DefaultFreshLogin.
 	FreshLogin time.Duration
+	// MaxLag is how far a replica may be behind before policy.Backend.Lagging says so.
+	MaxLag LagLimit
+	// AllowDelayed serves standbys that replay late on purpose (recovery_min_apply_delay). They are measured by what they have
+	// received.
+	AllowDelayed bool
+	// OnConflict says what is done while several servers claim to be the primary.
+	OnConflict OnConflict
+	// MinStandbysForWrite is how many standbys a primary needs to be served: one that is cut off from all others has lost them.
+	MinStandbysForWrite int
+	// AllowSameTimelineTakeover accepts a primary on the timeline of one that is down, for clusters in which one server takes over
+	// the data of another.
+	AllowSameTimelineTakeover bool
+	// StateFile is where the monitor keeps what it must not forget; see CheckStateFile. Empty keeps it for the length of Run.
+	StateFile string
+	// Vacate ends every session on the servers that could write there, and returns nil when none is left, or an error once ctx
+	// ends. It is called before another server than these is served as primary. Nil is for a monitor without sessions.
+	Vacate func(ctx context.Context, servers []Target) error `json:"-"`
 	// Logger gets one line for each change of a server's role or status; nil is silent.
 	Logger *slog.Logger
 	// OnProbe, where it is not nil, is called after each question to a server, with whether it was answered and the time
@@ -43,35 +57,34 @@ type MonitorConfig struct {
 	// OnChange, where it is not nil, is called for each of the logged changes, one after the other, once the snapshot that has
 	// it is published. It must not block, for nothing is published meanwhile.
 	OnChange func(Change) `json:"-"`
-}
 
-// Change is one change of a server's role or status.
-type Change struct {
-	Cluster string
-	Time    time.Time
-	Was, Is State
-	// Err is the fault behind it, nil where there is none. It may tell more than a client should read.
-	Err error
+	now func() time.Time // nil is time.Now
 }
 
 // Monitor watches the servers of one cluster. All its methods may be called from anywhere at any time; Run once.
 type Monitor struct {
-	cluster  string
-	logger   *slog.Logger
-	onChange func(Change)
-	snapshot atomic.Pointer[Snapshot]
-	first    chan struct{}
+	cluster   string
+	logger    *slog.Logger
+	onChange  func(Change)
+	stateFile string
+	vacate    func(context.Context, []Target) error
+	snapshot  atomic.Pointer[Snapshot]
+	first     chan struct{}
+	over      chan struct{} // closed when Run returns
+	orders    chan order
 
 	mu      sync.Mutex
 	roster  *roster
-	updated chan struct{} // has one place: a new roster
+	leader  string
+	updated chan struct{} // has one place: a new roster or leader
 }
 
 // NewMonitor returns a monitor that has asked nobody yet.
 func NewMonitor(config MonitorConfig) *Monitor {
 	m := &Monitor{
-		cluster: config.Cluster, logger: config.Logger, onChange: config.OnChange, first: make(chan struct{}), updated: make(chan struct{}, 1),
-		roster: newRoster(config, nil),
+		cluster: config.Cluster, logger: config.Logger, onChange: config.OnChange, stateFile: config.StateFile,
+		vacate: config.Vacate, first: make(chan struct{}), over: make(chan struct{}), orders: make(chan order),
+		updated: make(chan struct{}, 1), roster: newRoster(config, nil),
 	}
 	if m.logger == nil {
 		m.logger = slog.New(slog.DiscardHandler)
@@ -80,7 +93,7 @@ func NewMonitor(config MonitorConfig) *Monitor {
 	for i, t := range config.Targets {
 		states[i] = state(notAsked(t))
 	}
-	m.snapshot.Store(newSnapshot(states))
+	m.snapshot.Store(newSnapshot(states, Judgement{}))
 	return m
 }
 
@@ -89,6 +102,9 @@ func (c MonitorConfig) settled() MonitorConfig {
 	c.Interval = orDefault(c.Interval, DefaultInterval)
 	c.Timeout = orDefault(c.Timeout, DefaultTimeout)
 	c.FreshLogin = orDefault(c.FreshLogin, DefaultFreshLogin)
+	if c.now == nil {
+		c.now = time.Now
+	}
 	return c
 }
 
@@ -131,23 +147,50 @@ func (m *Monitor) Run(ctx context.Context) {
 	w := watch{
 		logger: m.logger, reports: make(chan report), stop: make(map[*watcher]context.CancelFunc), known: make(map[*watcher]observation),
 	}
+	defer close(m.over)
 	defer w.wait()
-	identity := ""
+	p := newPublisher(m)
+	defer p.close()
+	if p.unreadable != nil {
+		m.logger.ErrorContext(ctx, "nobody is served", "cluster", m.cluster, "err", p.unreadable)
+	}
+	var carriedOut func()
 	for {
 		w.follow(ctx, m.currentRoster())
+		config := w.roster.config
 		if observations, all := w.observations(); all || m.begun() {
-			var states []State
-			states, identity = judge(identity, observations)
-			m.replace(ctx, states, observations)
+			p.publish(ctx, config, observations)
 			m.begin()
+		}
+		if carriedOut != nil {
+			carriedOut()
+			carriedOut = nil
 		}
 		select {
 		case r := <-w.reports:
 			w.take(r)
 		case <-m.updated:
+		case o := <-m.orders:
+			err := o.carryOut(p)
+			carriedOut = func() { o.done <- err }
+		case err := <-p.vacated:
+			p.left(err)
+		case err := <-p.file.done:
+			p.stored(ctx, config.now(), err)
+		case <-p.file.late():
+			p.stored(ctx, config.now(), errSlowWrite)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// rules are those of a configuration, with what the cluster's manager says at present.
+func (m *Monitor) rules(config MonitorConfig) rules {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return rules{
+		onConflict: config.OnConflict, takeover: config.AllowSameTimelineTakeover, allowDelayed: config.AllowDelayed, leader: m.leader,
 	}
 }
 
@@ -166,63 +209,4 @@ func (m *Monitor) begin() {
 	if !m.begun() {
 		close(m.first)
 	}
-}
-
-// replace publishes states if they say something new, and logs the servers whose role or status changed. Run alone calls it.
-func (m *Monitor) replace(ctx context.Context, states []State, observations []observation) {
-	old := m.Snapshot()
-	var changes []Change
-	for i := range states {
-		was, known := old.State(states[i].Target.Name)
-		if !known {
-			was = state(notAsked(states[i].Target))
-		}
-		states[i].Since = was.Since
-		if states[i].Role != was.Role || states[i].Status != was.Status {
-			states[i].Since = time.Now()
-			changes = append(changes, Change{
-				Cluster: m.cluster, Time: states[i].Since, Was: was, Is: states[i], Err: observations[i].err,
-			})
-		}
-	}
-	if slices.Equal(states, old.States) {
-		return
-	}
-	m.snapshot.Store(newSnapshot(states))
-	close(old.changed)
-	for _, c := range changes {
-		m.log(ctx, c)
-		if m.onChange != nil {
-			m.onChange(c)
-		}
-	}
-}
-
-// log writes the line for one change, with what it stands on.
-func (m *Monitor) log(ctx context.Context, c Change) {
-	was, is := c.Was, c.Is
-	level := slog.LevelWarn
-	if is.Status == Up {
-		level = slog.LevelInfo
-	}
-	attrs := []slog.Attr{
-		slog.String("cluster", m.cluster),
-		slog.String("backend", is.Target.Name),
-		slog.String("role", is.Role.String()),
-		slog.String("was", was.Role.String()),
-		slog.String("status", is.Status.String()),
-	}
-	if is.Detail != "" {
-		attrs = append(attrs, slog.String("detail", is.Detail))
-	}
-	if is.Claim == policy.Primary {
-		attrs = append(attrs, slog.Uint64("timeline", uint64(is.Timeline)))
-	}
-	if is.Status == Foreign {
-		attrs = append(attrs, slog.String("system_identifier", is.SystemIdentifier))
-	}
-	if c.Err != nil {
-		attrs = append(attrs, slog.String("error", c.Err.Error()))
-	}
-	m.logger.LogAttrs(ctx, level, "server changed", attrs...)
 }

@@ -56,7 +56,7 @@ func over(s *pgcluster.Server, mode TLSMode) Target {
 	return t
 }
 
-// A standby is promoted beside its primary, which dies then.
+// A standby is promoted beside its primary, which is left without one: the standby succeeds it for good.
 func TestRealPromotion(t *testing.T) {
 	noLeaks(t)
 	cluster := startCluster(t, pgcluster.Config{Standbys: 1})
@@ -73,15 +73,20 @@ func TestRealPromotion(t *testing.T) {
 	}
 
 	do(t, db2.Promote(within(t)))
-	two = awaitServer(t, m, "db2", policy.Unknown, Conflict)
-	one = awaitServer(t, m, "db1", policy.Unknown, Conflict)
-	if two.Timeline != 2 || two.Detail != "claims to be primary beside db1" || one.Detail != "claims to be primary beside db2" {
+	two = awaitServer(t, m, "db2", policy.Primary, Up)
+	one = awaitServer(t, m, "db1", policy.Unknown, Quarantined)
+	if two.Timeline != 2 || two.Reason != "it was promoted, and db1 has no standby left" {
 		t.Errorf("states are %+v and %+v", one, two)
 	}
+	if j := m.Snapshot().Judgement; j != (Judgement{SystemIdentifier: two.SystemIdentifier, Primary: "db2", Timeline: 2}) {
+		t.Errorf("judgement is %+v", j)
+	}
 
-	do(t, db1.KillAll())
-	awaitServer(t, m, "db1", policy.Unknown, Down)
-	awaitServer(t, m, "db2", policy.Primary, Up)
+	do(t, db2.KillAll())
+	awaitServer(t, m, "db2", policy.Unknown, Down)
+	if st := awaitServer(t, m, "db1", policy.Unknown, Quarantined); st.Detail != "claims to be primary on timeline 1, which the cluster has left for 2" {
+		t.Errorf("state is %+v", st)
+	}
 }
 
 // The next question would come in an hour: it is the pending read that sees the crash, and that is enough.
@@ -205,7 +210,7 @@ func TestRealCrashOverTLS(t *testing.T) {
 	awaitServer(t, m, "db1", policy.Unknown, Down)
 }
 
-// Of servers with different system identifiers the odd one out is not served; without a majority, none.
+// While the servers have different system identifiers none is served; once there is one, the odd one out never is.
 func TestRealForeignServer(t *testing.T) {
 	noLeaks(t)
 	ours, theirs := startCluster(t, pgcluster.Config{Standbys: 1}), startCluster(t, pgcluster.Config{})
@@ -213,13 +218,16 @@ func TestRealForeignServer(t *testing.T) {
 	stranger.Name = "db3"
 
 	m, _ := monitor(t, MonitorConfig{Targets: []Target{stranger, db1, db2}})
-	awaitServer(t, m, "db3", policy.Unknown, Foreign)
+	for _, name := range []string{"db1", "db2", "db3"} {
+		awaitServer(t, m, name, policy.Unknown, Foreign)
+	}
+	if err := m.Accept("db2"); err == nil || err.Error() != `backend "db2" does not claim to be the primary: it is replica, foreign` {
+		t.Error(err)
+	}
+	do(t, m.Accept("db1"))
 	awaitServer(t, m, "db1", policy.Primary, Up)
 	awaitServer(t, m, "db2", policy.Replica, Up)
-
-	m, _ = monitor(t, MonitorConfig{Targets: []Target{stranger, db2}})
 	awaitServer(t, m, "db3", policy.Unknown, Foreign)
-	awaitServer(t, m, "db2", policy.Unknown, Foreign)
 
 	do(t, ours.Server("db1").KillAll())
 	do(t, ours.Server("db2").KillAll())

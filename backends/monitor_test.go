@@ -161,17 +161,20 @@ func TestSuspect(t *testing.T) {
 	}
 }
 
-// The server goes on serving its sessions and lets nobody in: not for new sessions, but not down either.
+// The server goes on serving its sessions and lets nobody in: not for new sessions, but not down either, until that lasts too long.
 func TestMonitorFindsADeadLoginPath(t *testing.T) {
 	noLeaks(t)
 	server := newScripted(t)
 	m, _ := monitor(t, MonitorConfig{
-		Targets: []Target{server.Target}, Interval: 20 * time.Millisecond, FreshLogin: 50 * time.Millisecond,
-		Timeout: 200 * time.Millisecond,
+		Targets: []Target{server.Target}, Interval: 20 * time.Millisecond, FreshLogin: time.Second,
+		Timeout: 100 * time.Millisecond,
 	})
 	awaitServer(t, m, "db1", policy.Primary, Up)
 	server.set(func() { server.mute = true })
 	if st := awaitServer(t, m, "db1", policy.Unknown, NoLogin); st.Claim != policy.Primary {
+		t.Errorf("state is %+v", st)
+	}
+	if st := awaitServer(t, m, "db1", policy.Unknown, Silent); st.Claim != policy.Unknown {
 		t.Errorf("state is %+v", st)
 	}
 	server.set(func() { server.mute = false })

@@ -11,6 +11,9 @@ const (
 	fall = 3
 	// rise is how many answers in a row bring back a replica that was out. One is enough for a primary.
 	rise = 2
+	// loginFall times FreshLogin is how long a primary that lets nobody log in keeps the sessions it has: they work, and a lock may be
+	// all that holds logins up, but no failover would follow if that were the end of it.
+	loginFall = 3
 	// staleMax is how long a role is believed that cannot be confirmed, while nothing speaks against it.
 	staleMax = 30 * time.Second
 	// quick and soon bound the time to the next question to a server that is expected back any moment, and to one that has
@@ -34,8 +37,10 @@ type outcome struct {
 // are pure.
 type record struct {
 	observation
-	// answered is when the last reading came.
-	answered time.Time
+	// loginFall is how long a primary keeps its sessions while nobody can log in to it; zero is for ever. loginMissed is when that
+	// began.
+	loginFall   time.Duration
+	loginMissed time.Time
 	// misses counts the soft faults since the last answer of any kind, loginMisses those of logins since the last one that
 	// succeeded.
 	misses, loginMisses int
@@ -52,7 +57,9 @@ func (r record) fold(o outcome, now time.Time) record {
 		r.loginMisses = 0
 	}
 	if o.login != nil && o.login.soft {
-		r.loginMisses++
+		if r.loginMisses++; r.loginMisses == 1 {
+			r.loginMissed = now
+		}
 	}
 	if o.reading == nil {
 		return r.unanswered(o, now)
@@ -68,6 +75,8 @@ func (r record) fold(o outcome, now time.Time) record {
 		r = r.good()
 		r.urgent = true
 		return r
+	case r.reading.role == policy.Primary && r.loginFall > 0 && now.Sub(r.loginMissed) >= r.loginFall:
+		return r.out(&fault{status: Silent, detail: "accepts no logins for too long: " + o.login.detail, err: o.login.err})
 	default:
 		r.status, r.detail, r.err = NoLogin, "accepts no logins: "+o.login.detail, o.login.err
 		r.claim, r.wanted = r.reading.role, rise

@@ -129,6 +129,16 @@ func TestRecord(t *testing.T) {
 			now(asPrimary).is(Up, p), now(onlyOld(primary, silent)).is(Up, p).atOnce(), now(onlyOld(primary, silent)).is(Up, p).atOnce(),
 			now(onlyOld(primary, silent)).is(NoLogin, p), now(onlyOld(primary, silent)).is(NoLogin, p), now(asPrimary).is(Up, p),
 		},
+		"no logins for long: a primary loses its sessions": {
+			now(asPrimary).is(Up, p), now(onlyOld(primary, silent)).is(Up, p).atOnce(), now(onlyOld(primary, silent)).is(Up, p).atOnce(),
+			after(28*time.Second, onlyOld(primary, silent)).is(NoLogin, p), after(time.Second, onlyOld(primary, silent)).is(Silent, unknown),
+			after(time.Minute, onlyOld(primary, silent)).is(Silent, unknown), now(asPrimary).is(Up, p),
+			now(onlyOld(primary, silent)).is(Up, p).atOnce(),
+		},
+		"no logins for long: a replica does not": {
+			now(asReplica).is(Up, r), now(onlyOld(replica, silent)).is(Up, r).atOnce(), now(onlyOld(replica, silent)).is(Up, r).atOnce(),
+			after(time.Minute, onlyOld(replica, silent)).is(NoLogin, r),
+		},
 		"no logins on a replica: two answers": {
 			now(asReplica).is(Up, r), now(onlyOld(replica, broke)).is(Up, r).atOnce(), now(onlyOld(replica, broke)).is(Up, r).atOnce(),
 			now(onlyOld(replica, broke)).is(NoLogin, r), now(asReplica).is(NoLogin, r).atOnce(), now(isReplica).is(Up, r),
@@ -144,7 +154,7 @@ func TestRecord(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var rec record
+			rec := record{loginFall: 30 * time.Second}
 			at := time.Unix(1_000_000, 0)
 			for i, s := range steps {
 				at = at.Add(s.later)

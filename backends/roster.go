@@ -58,7 +58,7 @@ func (r *roster) watcher(name string) *watcher {
 	return nil
 }
 
-// Update changes whom the monitor watches, and how; Cluster, Logger and OnChange stay as they are. What is known of a server that
+// Update changes whom the monitor watches, and how; Cluster, Logger, OnChange, StateFile and Vacate stay as they are. What is known of a server that
 // stays, under its name and address, stays known. New ones are unknown until they have answered, and those that are gone
 // vanish from the snapshot, a moment after Update has returned.
 func (m *Monitor) Update(config MonitorConfig) {
@@ -79,6 +79,11 @@ func (m *Monitor) SetTargets(targets []Target) {
 // setRoster makes Run follow next. The caller holds mu.
 func (m *Monitor) setRoster(next *roster) {
 	m.roster = next
+	m.wakeUp()
+}
+
+// wakeUp makes Run look again. The caller holds mu.
+func (m *Monitor) wakeUp() {
 	select {
 	case m.updated <- struct{}{}:
 	default: // Run has not come to the last one yet

@@ -61,14 +61,14 @@ func TestUpdateAddsAndRemovesServers(t *testing.T) {
 	m.Suspect("db2")
 }
 
-// A second primary that comes later is no exception: neither is served.
+// A second primary that comes later on the same timeline is a copy: the first one goes on.
 func TestUpdateJudgesNewServers(t *testing.T) {
 	noLeaks(t)
 	db1, db2 := named(t, "db1", false), named(t, "db2", false)
 	m, _ := monitor(t, MonitorConfig{Targets: []Target{db1.Target}, Interval: 20 * time.Millisecond})
 	awaitServer(t, m, "db1", policy.Primary, Up)
 	m.SetTargets([]Target{db1.Target, db2.Target})
-	awaitServer(t, m, "db1", policy.Unknown, Conflict)
+	awaitServer(t, m, "db2", policy.Unknown, Quarantined)
 	m.SetTargets([]Target{db1.Target})
 	awaitServer(t, m, "db1", policy.Primary, Up)
 }

@@ -36,10 +36,20 @@ const (
 	NoLogin
 	// Down is a server whose address refuses connections, or which breaks every one.
 	Down
-	// Silent is a server that left several questions in a row unanswered.
+	// Silent is a server that left several questions in a row unanswered, or a primary that let nobody log in for long.
 	Silent
-	// Conflict is a server that says it is the primary while another one says so too. Neither is served.
+	// Conflict is a server that says it is the primary while another one says so too, and nothing tells which is right. Neither is
+	// served.
 	Conflict
+	// Quarantined is a server that says it is the primary and is not believed: it is stale, or a copy, or has lost a conflict.
+	// It is not served.
+	Quarantined
+	// Pending is the primary to be: it is served as soon as that is stored, and the sessions on its predecessor have ended.
+	Pending
+	// Deserted is a primary with fewer standbys than writing needs. It is not served.
+	Deserted
+	// Delayed is a standby that replays late on purpose. It is not served.
+	Delayed
 	// Foreign is a server of another cluster, by its system identifier. It is not served.
 	Foreign
 )
@@ -47,7 +57,7 @@ const (
 var statusNames = [...]string{
 	Unknown: "unknown", Up: "up", Starting: "starting", Saturated: "saturated", Misconfigured: "misconfigured",
 	Failing: "failing", Blind: "blind", NoLogin: "no login", Down: "down", Silent: "silent", Conflict: "conflict",
-	Foreign: "foreign",
+	Quarantined: "quarantined", Pending: "pending", Deserted: "deserted", Delayed: "delayed", Foreign: "foreign",
 }
 
 // Statuses returns all statuses there are.
@@ -73,14 +83,23 @@ type State struct {
 	// Role is what new sessions may use the server as; policy.Unknown keeps them away.
 	Role policy.Role
 	// Claim is what the server itself said last, policy.Unknown where that is not to be believed any more. It differs from
-	// Role with the statuses NoLogin, Conflict and Foreign.
+	// Role with the statuses from NoLogin on.
 	Claim  policy.Role
 	Status Status
+	// Reason says why the primary is the primary, where there was a choice.
+	Reason string
 	// Detail says in a few words what is wrong ("connection refused"), without secrets and fit for a client. It is empty
 	// when all is well.
 	Detail string
-	// Since is when Role or Status changed last; the zero time before the first change.
+	// Since is when Role, Status or Lagging changed last; the zero time before the first change.
 	Since time.Time
+	// LagBytes is how much of the log a standby has not replayed, and LagTime how long ago the primary wrote what it replays
+	// now, when both were last seen; each counts only while it is known. A standby that lags keeps its role.
+	LagBytes                    uint64
+	LagTime                     time.Duration
+	LagBytesKnown, LagTimeKnown bool
+	// Lagging is a standby that is further behind than MonitorConfig.MaxLag allows, or was so until a moment ago.
+	Lagging bool
 
 	// All that follows is as of the last answer, zero before the first.
 
@@ -125,12 +144,25 @@ func (s State) MajorVersion() int {
 	return major
 }
 
+// Judgement is what is remembered of a cluster.
+type Judgement struct {
+	// SystemIdentifier is the cluster's, empty while there is none.
+	SystemIdentifier string
+	// Primary names the server accepted as primary last, whatever became of it, and Timeline is the one on which it was accepted.
+	Primary  string
+	Timeline uint32
+	// StateFileError is why the state file could not be read or written; nil when all is well.
+	StateFileError error
+}
+
 // Snapshot is what is known of a cluster at one moment. It never changes once published; everyone may read it.
 type Snapshot struct {
 	// States are in the order of MonitorConfig.Targets.
 	States []State
 	// Backends are the same servers as package policy sees them.
 	Backends []policy.Backend
+	// Judgement is what the roles stand on.
+	Judgement Judgement
 
 	changed chan struct{}
 }
@@ -148,12 +180,12 @@ func (s *Snapshot) State(name string) (State, bool) {
 	return State{}, false
 }
 
-func newSnapshot(states []State) *Snapshot {
-	s := &Snapshot{States: states, Backends: make([]policy.Backend, len(states)), changed: make(chan struct{})}
+func newSnapshot(states []State, j Judgement) *Snapshot {
+	s := &Snapshot{States: states, Judgement: j, Backends: make([]policy.Backend, len(states)), changed: make(chan struct{})}
 	for i, st := range states {
 		s.Backends[i] = policy.Backend{
-			Name: st.Target.Name, Role: st.Role, Weight: st.Target.Weight, Zone: st.Target.Zone, Replayed: st.Replayed,
-			Detail: st.Detail,
+			Name: st.Target.Name, Role: st.Role, Weight: st.Target.Weight, Zone: st.Target.Zone, Lagging: st.Lagging,
+			Replayed: st.Replayed, Detail: st.Detail,
 		}
 	}
 	return s

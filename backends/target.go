@@ -72,6 +72,9 @@ type Target struct {
 // TLS in a verified mode. Only there may a password travel in clear.
 func (t Target) Secure() bool { return t.Network == "unix" || t.TLS.Verified() }
 
+// SamePlace reports whether t and u name the same server at the same address, however it is reached there.
+func (t Target) SamePlace(u Target) bool { return placeOf(t) == placeOf(u) }
+
 // SameServer reports whether t and u name the same server and reach it in the same way, whatever its weight.
 func (t Target) SameServer(u Target) bool {
 	return t.Cluster == u.Cluster && t.Name == u.Name && t.Network == u.Network && t.Address == u.Address &&

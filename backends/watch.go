@@ -37,15 +37,16 @@ func (w *watcher) watch(ctx context.Context, report func(observation)) {
 		w.record, w.before = w.before.record, nil
 	}
 	for {
-		began := time.Now()
+		began := w.config.now()
 		o := w.probe(ctx)
 		if ctx.Err() != nil { // what it was interrupted in says nothing
 			return
 		}
 		if w.config.OnProbe != nil {
-			w.config.OnProbe(w.record.target.Name, o.reading != nil, time.Since(began))
+			w.config.OnProbe(w.record.target.Name, o.reading != nil, w.config.now().Sub(began))
 		}
-		w.record = w.record.fold(o, time.Now())
+		w.record.loginFall = loginFall * w.config.FreshLogin
+		w.record = w.record.fold(o, w.config.now())
 		report(w.record.observation)
 		w.rest(ctx, began)
 	}
@@ -59,7 +60,7 @@ func (w *watcher) probe(ctx context.Context) outcome {
 		fresh, answer, err := w.enter(ctx)
 		if err == nil {
 			w.leave()
-			w.session, w.fresh, w.stale = fresh, time.Now(), false
+			w.session, w.fresh, w.stale = fresh, w.config.now(), false
 			return outcome{reading: &answer, loggedIn: true}
 		}
 		w.stale = true
@@ -90,7 +91,7 @@ func (w *watcher) due() time.Duration {
 	if w.session == nil || w.stale {
 		return 0
 	}
-	return time.Until(w.fresh.Add(w.config.FreshLogin))
+	return w.fresh.Add(w.config.FreshLogin).Sub(w.config.now())
 }
 
 // enter opens a session and asks its first question. A refused connection is tried once more, so that the answer is
@@ -146,7 +147,7 @@ func (w *watcher) rest(ctx context.Context, began time.Time) {
 	w.stale = true
 	select {
 	case <-ctx.Done():
-	case <-time.After(breath - time.Since(began)):
+	case <-time.After(breath - w.config.now().Sub(began)):
 	}
 }
 

@@ -118,7 +118,7 @@ const (
 // operator has a say in.
 func fateOf(st backends.State, lagging bool, target policy.Target, fallback policy.Fallback, t Transitions) fate {
 	switch st.Status {
-	case backends.Down, backends.Silent, backends.Conflict, backends.Foreign:
+	case backends.Down, backends.Silent, backends.Conflict, backends.Quarantined, backends.Deserted, backends.Foreign:
 		return end
 	case backends.Starting: // with sessions on it, it is stopping: a primary may soon have a successor
 		if target == policy.TargetReplica {

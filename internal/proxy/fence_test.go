@@ -49,7 +49,7 @@ func TestFate(t *testing.T) {
 func wantFate(st backends.State, lagging bool, target policy.Target, fallback policy.Fallback, transitions Transitions) fate {
 	words := map[Handling]fate{HandleClose: end, HandleDrain: drain, HandleLeave: stay}
 	switch st.Status {
-	case backends.Down, backends.Silent, backends.Conflict, backends.Foreign:
+	case backends.Down, backends.Silent, backends.Conflict, backends.Quarantined, backends.Deserted, backends.Foreign:
 		return end
 	case backends.Starting:
 		if target == policy.TargetReplica {

@@ -99,9 +99,9 @@ func (s *Server) EndSession(id uint64) error {
 // DrainBackend takes a server out of service, or back into it: it gets no new sessions, and those on it end once they are idle,
 // at the latest after the drain timeout. Taken back it gets new sessions; what has been asked to end ends. An error says that there is no such server.
 func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
-	c := s.settings.Load().clusters[cluster]
-	if c == nil {
-		return fmt.Errorf("no cluster is called %q", cluster)
+	c, err := s.clusterNamed(cluster)
+	if err != nil {
+		return err
 	}
 	if _, ok := c.monitor.Snapshot().State(backend); !ok {
 		return fmt.Errorf("cluster %q has no backend %q", cluster, backend)

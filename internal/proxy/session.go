@@ -191,6 +191,7 @@ func (s *session) fail(err error) {
 	s.mu.Lock()
 	if s.leg != nil {
 		_ = s.leg.Close()
+		s.leg = nil
 	}
 	if s.ending != nil && s.ending.Error != nil {
 		err = refuse(ReasonEnded, s.ending.Error)

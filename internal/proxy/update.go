@@ -38,6 +38,14 @@ type upkeep struct {
 	removed   chan struct{} // closed when it is to end
 }
 
+// clusterNamed returns a cluster for an operator, who may misspell it.
+func (s *Server) clusterNamed(name string) (*cluster, error) {
+	if c := s.settings.Load().clusters[name]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("no cluster is called %q", name)
+}
+
 // asksForSecrets reports whether the servers are asked for the secrets of roles.
 func (c *cluster) asksForSecrets() bool { return c.Passthrough != nil && c.Passthrough.Lookup == nil }
 
@@ -68,11 +76,13 @@ func (s *Server) newSettings(cfg Config, old map[string]*cluster) (next *setting
 		if before := old[cc.Monitor.Cluster]; before != nil {
 			c.upkeep = before.upkeep
 		} else {
-			monitor := backends.NewMonitor(cc.Monitor)
-			c.upkeep = &upkeep{
-				name: cc.Monitor.Cluster, monitor: monitor, known: monitor.Snapshot,
-				secrets: backends.NewSecrets(cc.Monitor, c.superusers()), removed: make(chan struct{}),
+			u := &upkeep{
+				name: cc.Monitor.Cluster, secrets: backends.NewSecrets(cc.Monitor, c.superusers()), removed: make(chan struct{}),
 			}
+			cc.Monitor.Vacate = func(ctx context.Context, servers []backends.Target) error { return s.vacate(ctx, u, servers) }
+			u.monitor = backends.NewMonitor(cc.Monitor)
+			u.known = u.monitor.Snapshot
+			c.upkeep = u
 			added = append(added, c.upkeep)
 		}
 		next.clusters[cc.Monitor.Cluster] = c

@@ -106,6 +106,7 @@ func (r *Relay) injectNow(e *Ending) bool {
 // closed without it.
 func (r *Relay) inject(e *Ending) bool {
 	r.settle(Ended, nil) // first: a client that has read the error may close at once
+	r.detached.Store(true)
 	if e.Error == nil {
 		return true
 	}

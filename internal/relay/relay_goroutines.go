@@ -26,6 +26,7 @@ type Relay struct {
 	// asked is the number of requests that want an answer, and answered that of answers; each is unsettled while its
 	// direction stands in the middle of something.
 	asked, answered atomic.Uint64
+	detached        atomic.Bool
 
 	ending atomic.Pointer[Ending]
 	timer  *time.Timer // of an idle ending with a deadline; guarded by endMu
@@ -69,6 +70,10 @@ func (r *Relay) Busy() bool {
 	return answered == unsettled || r.asked.Load() > answered
 }
 
+// Detached reports whether the session is done with its server: nothing passes between that and the client any more, even if
+// the client is still reading what it was told last.
+func (r *Relay) Detached() bool { return r.detached.Load() }
+
 // unsettled is no number of requests or answers.
 const unsettled = math.MaxUint64
 
@@ -84,6 +89,7 @@ func (r *Relay) leave() {
 	}
 	_ = r.cfg.Client.Conn.Close() // nothing is left to lose: both directions have ended
 	_ = r.cfg.Server.Conn.Close()
+	r.detached.Store(true)
 	r.endMu.Lock()
 	if r.timer != nil {
 		r.timer.Stop()

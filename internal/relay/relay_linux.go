@@ -18,7 +18,7 @@ type Relay struct {
 	up, down       wire.Walker
 
 	toServer, toClient atomic.Uint64
-	busy               atomic.Bool
+	busy, detached     atomic.Bool
 
 	phase    phase
 	upClosed bool // nothing more is forwarded to the server
@@ -85,6 +85,10 @@ func (r *Relay) Stats() Stats {
 // Busy reports whether something is under way: a request without its answer, or a transaction. Between two looks it may have
 // been otherwise.
 func (r *Relay) Busy() bool { return r.busy.Load() }
+
+// Detached reports whether the session is done with its server: nothing passes between that and the client any more, even if
+// the client is still reading what it was told last.
+func (r *Relay) Detached() bool { return r.detached.Load() }
 
 // forward passes a piece from one leg to the other.
 func (r *Relay) forward(from *leg, piece []byte) {
@@ -206,6 +210,7 @@ func (r *Relay) sayGoodbye() {
 	}
 	r.phase, r.upClosed = lingering, true
 	r.server.close(false)
+	r.detached.Store(true)
 	if r.result.Cause == Ended || len(r.client.waiting) == 0 {
 		r.after(lingerTime, r.finish)
 	}
@@ -232,6 +237,7 @@ func (r *Relay) finish() {
 	r.stopTimer()
 	r.client.close(false)
 	r.server.close(false)
+	r.detached.Store(true)
 	r.loop.sessions.Add(-1)
 	r.result.Stats = r.Stats()
 	go r.cfg.Ended(r.result) // it may wait, for a log that is full; the loop must not
