@@ -7,7 +7,7 @@
 # Durations are written with their unit: "500ms", "10s", "2m". Relative paths start at the directory of this file.
 # env("NAME"), env("NAME", "default") and file("path") bring in values from outside, secrets above all.
 
-# Where the local CA is kept. Default: $STATE_DIRECTORY as systemd sets it, else this for root, and for others
+# Where the local CA is kept, and what the proxy must not forget about the servers' roles. Default: $STATE_DIRECTORY as systemd sets it, else this for root, and for others
 # $XDG_STATE_HOME/pgreplicaproxy or ~/.local/state/pgreplicaproxy.
 # state_dir = "/var/lib/pgreplicaproxy"
 
@@ -136,6 +136,25 @@ cluster "main" {
   on_demoted  = "close" # the primary is a replica now
   on_promoted = "drain" # the replica is the primary now
   on_lagging  = "leave" # the replica fell behind
+
+  # How far a replica may be behind the primary before new sessions avoid it: bytes of the write-ahead log in PostgreSQL's
+  # units, or a time such as "30s", or 0 for any. It is back when it is below half of that. A standby that replays late on
+  # purpose (recovery_min_apply_delay) is served only with allow_delayed, and then measured by what it has received.
+  max_lag       = "16MB"
+  allow_delayed = false
+
+  # While two servers claim to be the primary, and neither is on a timeline that the cluster has left: "auto" believes the
+  # one that most of the other servers stream from, or of two alone the newer one once the older has no standby left, and
+  # serves neither while that does not tell; "newest" believes the higher timeline, "keep" the one that was served before,
+  # "refuse" serves neither. `pgreplicaproxy accept` ends every conflict.
+  on_conflict = "auto"
+
+  # A primary with fewer standbys than this is not served: it may be cut off from all others. 0 needs none.
+  min_standbys_for_write = 0
+
+  # true takes a primary on the timeline of one that is down for its successor even if it was no standby before: for servers
+  # that take over each other's data, and primaries that come back at another address.
+  allow_same_timeline_takeover = false
 
   # The role with which the proxy asks the servers how they are. `pgreplicaproxy sql` prints how to create it.
   monitor {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // stateVersion is the format of the state file.
@@ -28,8 +29,10 @@ func CheckStateFile(path string) error {
 		return err
 	}
 	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), temporaryName(path)))
-	for _, name := range left { // by a program that was killed
-		_ = os.Remove(name)
+	for _, name := range left { // by a program that was killed; a younger one may be under way
+		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > time.Minute {
+			_ = os.Remove(name)
+		}
 	}
 	probe, err := os.CreateTemp(filepath.Dir(path), temporaryName(path))
 	if err != nil {

@@ -90,7 +90,10 @@ func (s *service) adminSources() admin.Sources {
 
 // adminActions are what the admin listener does.
 func (s *service) adminActions() admin.Actions {
-	return admin.Actions{Drain: s.server.DrainBackend, EndSession: s.server.EndSession, Reload: s.Reload}
+	return admin.Actions{
+		Drain: s.server.DrainBackend, EndSession: s.server.EndSession, Accept: s.server.Accept, Forget: s.server.Forget,
+		Reload: s.Reload,
+	}
 }
 
 func (s *service) clusterStatus(name string) admin.Cluster {

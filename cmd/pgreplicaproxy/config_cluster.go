@@ -65,6 +65,7 @@ func (c *converter) cluster(raw *rawCluster) (cfg proxy.ClusterConfig, mode stri
 	cfg.NameClients = c.boolean(raw.NameClients, false)
 	c.monitor(raw, &cfg)
 	c.placement(raw, &cfg)
+	c.judgement(raw, &cfg.Monitor)
 	if raw.AllowAuthentication != nil {
 		cfg.Allow = c.methods(raw.AllowAuthentication, cfg.Monitor.Targets)
 	}

@@ -53,6 +53,7 @@ const (
 	defaultOnDemoted  = proxy.HandleClose
 	defaultOnPromoted = proxy.HandleDrain
 	defaultOnLagging  = proxy.HandleLeave
+	defaultOnConflict = backends.ConflictAuto
 
 	defaultTarget   = policy.TargetPrimary
 	defaultFallback = policy.FallbackNever
@@ -60,6 +61,9 @@ const (
 	defaultLogLevel  = slog.LevelInfo
 	defaultLogFormat = "auto"
 )
+
+// defaultMaxLag is what a streaming replica is rarely behind by.
+var defaultMaxLag = backends.LagLimit{Bytes: 16 << 20}
 
 func (c *converter) stateDir(a *hcl.Attribute) string {
 	if a != nil {
@@ -70,7 +74,7 @@ func (c *converter) stateDir(a *hcl.Attribute) string {
 		c.diags = append(c.diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError,
 			Summary:  "No place for state",
-			Detail:   `There is no directory to keep the local CA in: ` + err.Error() + `. Write state_dir = "/some/directory".`,
+			Detail:   `There is no directory to keep the local CA and the servers' roles in: ` + err.Error() + `. Write state_dir = "/some/directory".`,
 		})
 	}
 	return dir

@@ -106,6 +106,12 @@ type rawCluster struct {
 	OnPromoted *hcl.Attribute `hcl:"on_promoted,optional"`
 	OnLagging  *hcl.Attribute `hcl:"on_lagging,optional"`
 
+	MaxLag                    *hcl.Attribute `hcl:"max_lag,optional"`
+	AllowDelayed              *hcl.Attribute `hcl:"allow_delayed,optional"`
+	OnConflict                *hcl.Attribute `hcl:"on_conflict,optional"`
+	MinStandbysForWrite       *hcl.Attribute `hcl:"min_standbys_for_write,optional"`
+	AllowSameTimelineTakeover *hcl.Attribute `hcl:"allow_same_timeline_takeover,optional"`
+
 	Monitor    *rawMonitor    `hcl:"monitor,block"`
 	BackendTLS *rawBackendTLS `hcl:"backend_tls,block"`
 	Backends   []*rawBackend  `hcl:"backend,block"`

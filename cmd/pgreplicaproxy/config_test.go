@@ -159,6 +159,9 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Credentials: backends.Credentials{User: "watcher", Password: "fallback", Database: "watched"},
 					Interval:    2 * time.Second,
 					Timeout:     1500 * time.Millisecond,
+
+					MaxLag: backends.LagLimit{Time: 90 * time.Second}, AllowDelayed: true, OnConflict: backends.ConflictKeep,
+					MinStandbysForWrite: 1, AllowSameTimelineTakeover: true,
 				},
 				Allow:            proxy.MethodSCRAM | proxy.MethodMD5 | proxy.MethodPassword | proxy.MethodOAuth | proxy.MethodGSS,
 				AllowMonitorUser: true,
@@ -177,6 +180,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Credentials: backends.Credentials{User: "pgreplicaproxy", Password: "secret of the file", Database: "postgres"},
 					Interval:    time.Second,
 					Timeout:     time.Second,
+					MaxLag:      backends.LagLimit{Bytes: 16 << 20},
 				},
 				Allow: proxy.MethodSCRAM,
 				Placement: proxy.Placement{

@@ -13,11 +13,16 @@ import (
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 )
 
-// openClusters returns the clusters of the configuration with their keys and secrets.
+// openClusters returns the clusters of the configuration with their state files, keys and secrets.
 func openClusters(cfg *config) ([]proxy.ClusterConfig, error) {
 	clusters := slices.Clone(cfg.Clusters)
 	for i := range clusters {
-		p, ok := cfg.Passthrough[clusters[i].Monitor.Cluster]
+		m := &clusters[i].Monitor
+		m.StateFile = filepath.Join(cfg.StateDir, "roles", m.Cluster+".json")
+		if err := backends.CheckStateFile(m.StateFile); err != nil {
+			return nil, err
+		}
+		p, ok := cfg.Passthrough[m.Cluster]
 		if !ok {
 			continue
 		}

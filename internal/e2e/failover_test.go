@@ -3,14 +3,16 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/replicon/pgreplicaproxy/internal/pgcluster"
 )
 
-// The whole story of a primary that hangs: a standby is promoted in its place; when it comes back there are two, of which
-// neither is served; when one is gone the other is; and the old one returns as a standby.
+// The whole story of a primary that hangs: a standby is promoted in its place; when it comes back it is stale, and the new one
+// goes on; and when that is gone the old one is not believed even then. It returns as a standby.
 func TestFrozenPrimaryReturns(t *testing.T) {
 	c := startCluster(t, pgcluster.Config{Standbys: 2})
 	ctx, db1, db2, db3 := testContext(t), c.Server("db1"), c.Server("db2"), c.Server("db3")
@@ -34,14 +36,21 @@ func TestFrozenPrimaryReturns(t *testing.T) {
 	if err := db1.Thaw(); err != nil {
 		t.Fatal(err)
 	}
-	p.waitChange(seen, "db1", "unknown", "conflict")
-	p.waitChange(seen, "db2", "unknown", "conflict")
-	fenced(db2, "primary", "unknown now: claims to be primary beside db1").check(t, told(t, session))
-	wantNowhere(t, p, "app", "db1 is unknown (claims to be primary beside db2)", "db2 is unknown (claims to be primary beside db1)")
+	const stale = "claims to be primary on timeline 1, which the cluster has left for 2"
+	if entry := p.waitChange(seen, "db1", "unknown", "quarantined"); entry["level"] != "ERROR" || entry["detail"] != stale {
+		t.Errorf("the log says %v", entry)
+	}
+	ask(t, session, "SELECT 1")
+	wantPlace(t, p, "app", db2)
 	wantPlace(t, p, "app_replica", db3)
 
 	seen = p.logged()
-	if err := db1.Stop(ctx, pgcluster.Fast); err != nil {
+	if err := db2.Stop(ctx, pgcluster.Fast); err != nil {
+		t.Fatal(err)
+	}
+	p.waitChange(seen, "db2", "unknown", "down")
+	wantNowhere(t, p, "app", "db1 is unknown ("+stale+")", "db2 is unknown")
+	if err := db2.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	p.waitChange(seen, "db2", "primary", "up")
@@ -97,27 +106,26 @@ func testPromotedReplica(t *testing.T, c *pgcluster.Cluster) {
 	want.check(t, told(t, querying))
 }
 
-// A server of another cluster gets no session under whatever name, neither beside the right ones nor when it is the only
-// primary left. Where it cannot be told which cluster is the right one, none is served.
+// While it cannot be told which cluster is the right one none is served, until the operator says so. From then on a server of
+// another cluster gets no session under whatever name, neither beside the right ones nor when it is the only primary left.
 func TestForeignServer(t *testing.T) {
 	c := startCluster(t, pgcluster.Config{Standbys: 1})
 	other := startCluster(t, pgcluster.Config{})
 	db1, db2 := c.Server("db1"), c.Server("db2")
 	stranger := backend{"db3", serverAddress(other.Servers()[0]), 1000}
 	p := serve(t, listenHCL+backendsHCL(nil, backend{"db1", serverAddress(db1), 1}, backend{"db2", serverAddress(db2), 1}, stranger))
+	for _, database := range []string{"app", "app_replica"} {
+		wantNowhere(t, p, database, "db2 is unknown (the servers belong to different clusters)", "db3 is unknown")
+	}
+	p.operate(t, "accept", "main", "db1")
 	p.waitChange(0, "db1", "primary", "up")
 	entry := p.waitChange(0, "db3", "unknown", "foreign")
 	identifier, err := other.Servers()[0].QueryString(testContext(t), "postgres", "SELECT system_identifier FROM pg_control_system()")
-	if err != nil || entry["detail"] != "belongs to another cluster" || entry["system_identifier"] != identifier || entry["level"] != "WARN" {
+	if err != nil || entry["system_identifier"] != identifier || entry["level"] != "WARN" {
 		t.Errorf("the log says %v, want a warning with system identifier %s (%v)", entry, identifier, err)
 	}
 	wantPlace(t, p, "app", db1)
 	wantPlace(t, p, "app_replica", db2)
-
-	undecided := serve(t, listenHCL+backendsHCL(nil, backend{"db2", serverAddress(db2), 1}, stranger))
-	for _, database := range []string{"app", "app_replica"} {
-		wantNowhere(t, undecided, database, "db2 is unknown (the servers belong to different clusters)", "db3 is unknown")
-	}
 
 	seen := p.logged()
 	if err := db1.Stop(testContext(t), pgcluster.Fast); err != nil {
@@ -206,11 +214,12 @@ func testPrimaryKilled(t *testing.T, c *pgcluster.Cluster) {
 	w.check(db2, db3)
 }
 
-// Two primaries at once: neither is served, and what was written before the conflict was written on the first only.
+// Two primaries at once, and the operator wants neither served: what was written before the conflict was written on the first
+// only.
 func TestTwoPrimaries(t *testing.T) {
 	c := startCluster(t, pgcluster.Config{Standbys: 2})
 	ctx, db1, db2, db3 := testContext(t), c.Server("db1"), c.Server("db2"), c.Server("db3")
-	p := serve(t, listenHCL+clusterHCL(c))
+	p := serve(t, listenHCL+onConflict("refuse", clusterHCL(c)))
 	w := startWriters(t, p, c)
 	idle, reader, other := connect(t, p.dsn("app")), sessionOn(t, p, "app_replica", db2), sessionOn(t, p, "app_replica", db3)
 
@@ -219,8 +228,8 @@ func TestTwoPrimaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []*pgcluster.Server{db1, db2} {
-		if entry := p.waitChange(seen, s.Name, "unknown", "conflict"); entry["level"] != "WARN" || entry["timeline"] == nil {
-			t.Errorf("the log says %v, want a warning with the timeline", entry)
+		if entry := p.waitChange(seen, s.Name, "unknown", "conflict"); entry["level"] != "ERROR" || entry["timeline"] == nil {
+			t.Errorf("the log says %v, want an error with the timeline", entry)
 		}
 	}
 	fenced(db1, "primary", "unknown now: claims to be primary beside db2").check(t, told(t, idle))
@@ -242,4 +251,76 @@ func TestTwoPrimaries(t *testing.T) {
 		t.Errorf("%d rows were written on db1 during the conflict", after-before)
 	}
 	w.check(db1, db2)
+}
+
+// onConflict puts the setting into a cluster.
+func onConflict(word, hcl string) string {
+	return strings.Replace(hcl, "monitor {\n", "on_conflict = \""+word+"\"\n  monitor {\n", 1)
+}
+
+// A standby is promoted beside the primary, and the other one tells which to believe: the old one as long as it streams from
+// that. When nobody does any more the new one is served, after the last writer has left the old one.
+func TestPromotedBesideThePrimary(t *testing.T) {
+	c := startCluster(t, pgcluster.Config{Standbys: 2})
+	ctx, db1, db2, db3 := testContext(t), c.Server("db1"), c.Server("db2"), c.Server("db3")
+	p := serve(t, listenHCL+clusterHCL(c))
+	w := startWriters(t, p, c)
+	idle := connect(t, p.dsn("app"))
+
+	seen := p.logged()
+	if err := db2.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	const lost = "claims to be primary on timeline 2, but db1 is: the standbys follow it"
+	if entry := p.waitChange(seen, "db2", "unknown", "quarantined"); entry["level"] != "ERROR" || entry["detail"] != lost {
+		t.Errorf("the log says %v", entry)
+	}
+	ask(t, idle, "SELECT 1")
+	wantPlace(t, p, "app", db1)
+
+	if err := db3.Stop(ctx, pgcluster.Fast); err != nil {
+		t.Fatal(err)
+	}
+	fenced(db1, "primary", "unknown now: claims to be primary on timeline 1, but db2 is: it was promoted, and db1 has no standby left").check(t, told(t, idle))
+	w.waitWritten(db2)
+	w.stop()
+	w.check(db1, db2)
+	wantPlace(t, p, "app", db2)
+}
+
+// What was decided outlives the program: a stale primary is not believed by the next one either, until the operator says so.
+func TestStalePrimaryAfterRestart(t *testing.T) {
+	c := startCluster(t, pgcluster.Config{Standbys: 1})
+	ctx, db1, db2 := testContext(t), c.Server("db1"), c.Server("db2")
+	p := serve(t, listenHCL+clusterHCL(c))
+	if err := errors.Join(db1.Stop(ctx, pgcluster.Fast), db2.Promote(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	p.waitChange(0, "db2", "primary", "up")
+	if err := errors.Join(db2.Stop(ctx, pgcluster.Fast), db1.Start(ctx)); err != nil {
+		t.Fatal(err)
+	}
+
+	p = p.restart(t)
+	p.waitChange(0, "db1", "unknown", "quarantined")
+	wantNowhere(t, p, "app", "db1 is unknown (claims to be primary on timeline 1, which the cluster has left for 2)")
+	p.operate(t, "accept", "main", "db1")
+	p.waitChange(0, "db1", "primary", "up")
+	wantPlace(t, p, "app", db1)
+
+	seen := p.logged()
+	if err := db2.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.waitChange(seen, "db2", "unknown", "quarantined")
+	wantPlace(t, p, "app", db1)
+}
+
+// operate runs a command of the operator against the program.
+func (p *program) operate(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command(binary, append(args, "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
 }

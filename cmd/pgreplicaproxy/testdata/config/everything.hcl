@@ -56,6 +56,12 @@ cluster "main" {
   on_promoted = "leave"
   on_lagging  = "close"
 
+  max_lag                      = "90s"
+  allow_delayed                = true
+  on_conflict                  = "keep"
+  min_standbys_for_write       = 1
+  allow_same_timeline_takeover = true
+
   monitor {
     user            = "watcher"
     password        = env("TEST_UNSET_VARIABLE", "fallback")

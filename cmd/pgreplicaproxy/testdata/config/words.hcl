@@ -7,6 +7,9 @@ cluster "main" {
   on_demoted  = "keep"
   on_promoted = "Drain"
   on_lagging  = ""
+  on_conflict = "both"
+  max_lag     = "16mb"
+  min_standbys_for_write = -1
   monitor { password = env("TEST_MONITOR_PASSWORD") }
   backend_tls { mode = "prefer" }
   backend "db1" { address = "10.0.0.11:5432" }
