@@ -34,7 +34,7 @@ func (m *Monitor) replace(ctx context.Context, now time.Time, v verdict, j Judge
 			was = state(notAsked(is.Target))
 		}
 		is.Since = was.Since
-		if is.Reason == "" && is.Claim == was.Claim && is.Role != policy.Unknown {
+		if is.Reason == "" && is.Claim == was.Claim && i == v.primary {
 			is.Reason = was.Reason
 		}
 		if changed(was, *is) {

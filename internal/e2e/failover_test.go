@@ -281,7 +281,12 @@ func TestPromotedBesideThePrimary(t *testing.T) {
 	if err := db3.Stop(ctx, pgcluster.Fast); err != nil {
 		t.Fatal(err)
 	}
-	fenced(db1, "primary", "unknown now: claims to be primary on timeline 1, but db2 is: it was promoted, and db1 has no standby left").check(t, told(t, idle))
+	if got := told(t, idle); got.Code != "57P01" {
+		t.Errorf("idle is told %v, want SQLSTATE 57P01", got)
+	}
+	if entry := p.waitChange(seen, "db2", "primary", "up"); entry["because"] != "it was promoted, and db1 has no standby left" {
+		t.Errorf("the log says %v", entry)
+	}
 	w.waitWritten(db2)
 	w.stop()
 	w.check(db1, db2)
