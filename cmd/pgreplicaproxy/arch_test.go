@@ -43,7 +43,7 @@ var allowed = map[string]struct {
 	"internal/admin":  {[]string{"backends", "policy", "internal/events"}, "it tells what it is given, and does what it is handed a function for"},
 	"internal/events": {nil, "it remembers what the others tell it"},
 	"cmd/pgreplicaproxy": {
-		[]string{"internal/admin", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
+		[]string{"internal/admin", "internal/handover", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
 		"the edge puts the parts together and does nothing on the wire itself",
 	},
 }

@@ -90,7 +90,7 @@ func (d *demo) run(stop stops) (err error) {
 		return err
 	}
 	defer withdraw()
-	return serve(stop, cfg, d.load, openLog(d.out, cfg.LogLevel, cfg.LogFormat), d.explain)
+	return serve(stop, cfg, d.load, openLog(d.out, cfg.LogLevel, cfg.LogFormat), nil, d.explain)
 }
 
 // interruptedOr returns nil for an error that Ctrl-C caused.

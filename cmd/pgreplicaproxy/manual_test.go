@@ -25,6 +25,10 @@ Refuse new clients, let sessions finish for drain_timeout, end those that are le
 .TP
 .B SIGHUP
 Read the configuration and the files it names again.
+.TP
+.B SIGUSR2
+Start the program's file anew, which may be another version by now, and let the new process serve new clients on the same
+sockets. Sessions stay with the old process for drain_timeout. If the new process fails, nothing changes.
 .SH EXIT STATUS
 .TP
 .B 0

@@ -58,11 +58,11 @@ func (s *service) bind(cfg *config) (sockets, error) {
 	if cfg.Admin.Unasked {
 		_ = os.MkdirAll(cfg.StateDir, 0o700) // listening tells
 	}
-	opened, err := s.sockets.bind(cfg.allListeners())
+	opened, err := s.sockets.bind(cfg.allListeners(), s.process)
 	var bind *bindError
 	if cfg.Admin.Unasked && errors.As(err, &bind) && bind.index == len(cfg.Listeners) {
 		s.log.Warn("no admin listener: the commands that ask the running program will not work", "err", err)
-		return s.sockets.bind(cfg.Listeners)
+		return s.sockets.bind(cfg.Listeners, s.process)
 	}
 	return opened, err
 }

@@ -27,14 +27,22 @@ import (
 )
 
 func newServeCommand(configPath *string) *cobra.Command {
-	return &cobra.Command{
+	var pidFile string
+	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve clients until SIGTERM",
 		Long: "Serve clients until SIGTERM or SIGINT, which lets sessions finish for drain_timeout; a second one ends them at once.\n" +
 			"SIGHUP reads the configuration again, with the files it names, and changes to it; sessions stay. What is wrong with it\n" +
-			"is logged, and then nothing changes.",
+			"is logged, and then nothing changes.\n" +
+			"SIGUSR2 starts the program's file anew, which may be another version by now. The new process serves new clients on the\n" +
+			"same sockets, sessions stay with the old one for drain_timeout. If the new process fails, nothing changes.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := newProcess(pidFile)
+			if err != nil {
+				return err
+			}
+			defer self.ends()
 			load := func() (*config, diagnostics) { return loadConfig(*configPath) }
 			cfg, diags := load()
 			if err := reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags); err != nil {
@@ -44,9 +52,11 @@ func newServeCommand(configPath *string) *cobra.Command {
 			slog.SetDefault(log.Logger) // for what libraries print
 			stop, release := notifyStops()
 			defer release()
-			return serve(stop, cfg, load, log, func(*service) { serviceManager{log.Logger}.ready() })
+			return serve(stop, cfg, load, log, self, nil)
 		},
 	}
+	cmd.Flags().StringVar(&pidFile, "pid-file", "", "file to write the number of the process to that serves new clients")
+	return cmd
 }
 
 // reportDiagnostics prints what is wrong with a configuration, or odd about it, and returns an error if it is unusable.
@@ -69,35 +79,52 @@ type service struct {
 	events  *events.Log
 	history *admin.History
 	started time.Time
+	process *process
+	manager serviceManager
 	sockets sockets              // belongs to run
 	current atomic.Pointer[plan] // replaced by run alone
 
+	fronts   sync.WaitGroup // of listeners: the connections that are not sessions yet
 	hangups  chan os.Signal
+	upgrades chan os.Signal
 	requests chan reloadRequest
 	broken   chan error    // of a socket that cannot be served on any more
 	stopping chan struct{} // closed when nothing is to change any more
 	parts    sync.WaitGroup
 }
 
-// serve runs the service of cfg until it is told to stop. load reads the configuration again. started, where it is not nil, is
-// called when clients are being accepted. An error before that means that nothing was served.
-func serve(stop stops, cfg *config, load func() (*config, diagnostics), log *logOutput, started func(*service)) error {
+// serve runs the service of cfg until it is told to stop. load reads the configuration again. self is this process, nil for one
+// that no other will replace. started, where it is not nil, is called when clients are being accepted. An error before that means
+// that nothing was served.
+func serve(
+	stop stops, cfg *config, load func() (*config, diagnostics), log *logOutput, self *process, started func(*service),
+) error {
 	limitGarbage()
 	ignoreClientEnvironment()
 	s := &service{
 		load: load, log: log, metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(),
 		history: &admin.History{}, started: time.Now(), sockets: make(sockets),
-		hangups: make(chan os.Signal, 1), requests: make(chan reloadRequest), broken: make(chan error, 1),
+		process: self, manager: serviceManager{log.Logger},
+		hangups: make(chan os.Signal, 1), upgrades: make(chan os.Signal, 1), requests: make(chan reloadRequest), broken: make(chan error, 1),
 		stopping: make(chan struct{}),
 	}
 	signal.Notify(s.hangups, syscall.SIGHUP) // before anybody can know that it runs
 	defer signal.Stop(s.hangups)
+	if self != nil {
+		signal.Notify(s.upgrades, syscall.SIGUSR2)
+		defer signal.Stop(s.upgrades)
+	}
 	first, err := s.prepare(cfg)
 	if err != nil {
 		return err
 	}
+	if err := self.unused(); err != nil {
+		first.opened.close()
+		return err
+	}
 	s.current.Store(first)
 	s.server = proxy.New(s.proxyConfig(first))
+	s.server.Replace(self.predecessors())
 	s.metrics.Watch(metrics.Sources{
 		Snapshots: s.server.Snapshots, Logins: s.server.Logins, Findings: s.findings,
 		Certificates: func() []metrics.Certificate { return s.current.Load().certificates.metrics() },
@@ -151,15 +178,26 @@ func (s *service) run(stop stops, started func(*service)) error {
 	drawn := s.adminSources()
 	drawn.Sessions = nil // nothing is drawn of them
 	s.parts.Go(func() { s.history.Run(ctx, drawn.Status) })
+	watched, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	s.parts.Go(func() { s.manager.watch(watched, func() { s.server.Sessions() }) })
+	replaced := false
 	var failed error
 	select {
 	case <-s.server.Watched(ctx): // without this, the first clients would find no server known
 		s.serveClients(ctx, first)
-		if started != nil {
-			started(s)
+		if failed = s.process.serves(s.manager); failed == nil {
+			if started != nil {
+				started(s)
+			}
+			replaced, failed = s.follow(ctx, changes)
 		}
-		failed = s.follow(ctx, changes)
 	case <-stop.drain:
+	}
+	if replaced { // to systemd, the service is the other process
+		unwatch()
+	} else {
+		s.manager.stopping(s.current.Load().cfg.DrainTimeout)
 	}
 	close(s.stopping)
 	s.sockets.close()
@@ -167,18 +205,25 @@ func (s *service) run(stop stops, started func(*service)) error {
 	return failed
 }
 
-// follow changes the configuration whenever that is wished, until changes ends or a listener breaks.
-func (s *service) follow(ctx, changes context.Context) error {
+// follow changes the configuration, or the process, whenever that is wished, until changes ends or a listener breaks. It returns
+// true when another process has taken over.
+func (s *service) follow(ctx, changes context.Context) (replaced bool, err error) {
 	for {
 		select {
 		case <-s.hangups:
+			s.manager.reloading()
 			_, _ = s.change(ctx, changes) // what is wrong is in the log
+			s.manager.ready()
 		case r := <-s.requests:
 			r.answer(s.change(ctx, changes))
+		case <-s.upgrades:
+			if s.upgrade(ctx, changes) {
+				return true, nil
+			}
 		case err := <-s.broken:
-			return err
+			return false, err
 		case <-changes.Done():
-			return nil
+			return false, nil
 		}
 	}
 }
@@ -193,7 +238,9 @@ func (s *service) open(p *plan) {
 func (s *service) serveClients(ctx context.Context, p *plan) {
 	for i, key := range keys(p.cfg.Listeners) {
 		front := s.front(p, p.cfg.Listeners[i])
+		s.fronts.Add(1)
 		s.serveOn("listening", s.sockets[key], func(ln net.Listener) error {
+			defer s.fronts.Done()
 			return front.Serve(ctx, ln, s.server.ServeClient)
 		})
 	}
@@ -241,6 +288,15 @@ func (s *service) drain(stop stops) {
 	}
 	ctx, cancel := context.WithTimeout(stop.now, timeout)
 	defer cancel()
+	opened := make(chan struct{})
+	s.parts.Go(func() {
+		s.fronts.Wait()
+		close(opened)
+	})
+	select {
+	case <-opened: // who was accepted has become a session or has gone
+	case <-ctx.Done():
+	}
 	s.server.Drain(ctx)
 	s.log.Info("stopped")
 }

@@ -8,15 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/replicon/pgreplicaproxy/internal/handover"
 )
 
-// socketKey names a listening socket across a change of the configuration.
-type socketKey struct {
-	// Network and Address are as in listenerConfig.
-	Network, Address string
-	// Nth tells apart the sockets of a configuration with the same address, which only port 0 allows.
-	Nth int
-}
+// socketKey names a listening socket across changes of the configuration and of the process.
+type socketKey = handover.Address
 
 // keys names the sockets of a configuration, in its order.
 func keys(listeners []listenerConfig) []socketKey {
@@ -103,14 +100,24 @@ type bindError struct {
 // Error returns the text of the error within.
 func (e *bindError) Error() string { return e.err.Error() }
 
-// bind opens those of listeners that are not open yet: all of them, or none. An error is a *bindError.
-func (s sockets) bind(listeners []listenerConfig) (opened sockets, err error) {
+// listeners are the sockets as a successor is given them.
+func (s sockets) listeners() map[handover.Address]net.Listener {
+	all := make(map[handover.Address]net.Listener, len(s))
+	for key, socket := range s {
+		all[key] = socket.Listener
+	}
+	return all
+}
+
+// bind opens those of listeners that are not open yet, or takes what self was given: all of them, or none. An error is a
+// *bindError.
+func (s sockets) bind(listeners []listenerConfig, self *process) (opened sockets, err error) {
 	opened = make(sockets)
 	for i, key := range keys(listeners) {
 		if s[key] != nil {
 			continue
 		}
-		ln, err := listen(listeners[i])
+		ln, err := self.listen(key, listeners[i])
 		if err != nil {
 			opened.close()
 			return nil, &bindError{i, s.explainBind(listeners[i], err)}

@@ -14,7 +14,7 @@ import (
 func TestLeasesLoseNoConnection(t *testing.T) {
 	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "socket")} {
 		t.Run(network, func(t *testing.T) {
-			opened, err := make(sockets).bind([]listenerConfig{{Network: network, Address: address}})
+			opened, err := make(sockets).bind([]listenerConfig{{Network: network, Address: address}}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,12 +67,12 @@ func TestLeasesLoseNoConnection(t *testing.T) {
 // bind opens what is missing, or nothing, and says whose fault it is.
 func TestBind(t *testing.T) {
 	port0 := listenerConfig{Network: "tcp", Address: "127.0.0.1:0"}
-	first, err := make(sockets).bind([]listenerConfig{port0, port0})
+	first, err := make(sockets).bind([]listenerConfig{port0, port0}, nil)
 	if err != nil || len(first) != 2 {
 		t.Fatalf("got %v, %v, want two sockets", first, err)
 	}
 	defer first.close()
-	again, err := first.bind([]listenerConfig{port0, port0, port0})
+	again, err := first.bind([]listenerConfig{port0, port0, port0}, nil)
 	if err != nil || len(again) != 1 {
 		t.Fatalf("got %v, %v, want the third", again, err)
 	}
@@ -85,7 +85,7 @@ func TestBind(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	socket := listenerConfig{Network: "unix", Address: filepath.Join(t.TempDir(), "socket")}
 	theirs := listenerConfig{Network: "tcp", Address: taken.Addr().String()}
-	_, err = first.bind([]listenerConfig{socket, theirs})
+	_, err = first.bind([]listenerConfig{socket, theirs}, nil)
 	var bind *bindError
 	if !errors.As(err, &bind) || bind.index != 1 || !strings.Contains(err.Error(), "another program listens there") {
 		t.Errorf("got %v, want one about the second", err)
@@ -97,7 +97,7 @@ func TestBind(t *testing.T) {
 
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	ours := sockets{socketKey{Network: "tcp", Address: theirs.Address}: nil}
-	_, err = ours.bind([]listenerConfig{{Network: "tcp", Address: ":" + port}})
+	_, err = ours.bind([]listenerConfig{{Network: "tcp", Address: ":" + port}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "cannot move from one to the other") {
 		t.Errorf("got %v, want that it is our own", err)
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
@@ -18,5 +21,41 @@ func (m serviceManager) tell(lines string) {
 	}
 }
 
-// ready says that clients are served.
+// ready says that clients are served: after the start, after a reload, and in a successor.
 func (m serviceManager) ready() { m.tell("READY=1\nSTATUS=Serving clients.\n") }
+
+// reloading says that the configuration is read again; ready follows, whatever became of it. The time tells systemd which of
+// its requests is meant (Type=notify-reload).
+func (m serviceManager) reloading() { m.tell("RELOADING=1\n" + daemon.SdNotifyMonotonicUsec()) }
+
+// stopping says that sessions have so long to finish, and asks for the patience.
+func (m serviceManager) stopping(drain time.Duration) {
+	const ending = 10 * time.Second // for what is left then
+	m.tell(fmt.Sprintf("STOPPING=1\nSTATUS=Waiting for sessions to finish.\nEXTEND_TIMEOUT_USEC=%d\n", (drain + ending).Microseconds()))
+}
+
+// replaced says that another process is the service from now on.
+func (m serviceManager) replaced(pid int) { m.tell(fmt.Sprintf("MAINPID=%d\n", pid)) }
+
+// watch keeps systemd's watchdog away until ctx ends, where there is one. alive returns as long as the program is: one that
+// does not return is what the watchdog waits for.
+func (m serviceManager) watch(ctx context.Context, alive func()) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		m.log.Warn("no watchdog", "err", err)
+	}
+	if interval == 0 {
+		return
+	}
+	ticks := time.NewTicker(interval / 3)
+	defer ticks.Stop()
+	for {
+		alive()
+		m.tell("WATCHDOG=1\n")
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -173,6 +173,7 @@ func stopShared() {
 type program struct {
 	t    *testing.T
 	cmd  *exec.Cmd
+	pid  int    // of the process that serves new clients
 	dir  string // its configuration and state
 	addr string // of its first listener
 	done chan struct{}
@@ -217,11 +218,19 @@ const listenHCL = "listen {\n  address = \"127.0.0.1:0\"\n}\n"
 // SIGTERM, and must then exit with 0.
 func serve(t *testing.T, hcl string) *program {
 	t.Helper()
+	p := launchAs(t, hcl, nil, binary, "serve")
+	p.addr = fmt.Sprint(p.waitLog("listening", nil)["address"])
+	return p
+}
+
+// launchAs starts the program by a command, to which the configuration is added, in an environment with additions.
+func launchAs(t *testing.T, hcl string, env []string, command ...string) *program {
+	t.Helper()
 	p := &program{t: t, dir: t.TempDir(), done: make(chan struct{}), more: make(chan struct{})}
 	p.write("monitor.password", monitorPassword)
 	p.configure(hcl)
-	p.cmd = exec.Command(binary, "serve", "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))
-	p.cmd.Env = cleanEnvironment()
+	p.cmd = exec.Command(command[0], append(command[1:], "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))...)
+	p.cmd.Env = cleanEnvironment(env...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -229,9 +238,9 @@ func serve(t *testing.T, hcl string) *program {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	p.pid = p.cmd.Process.Pid
 	go p.follow(stderr)
 	t.Cleanup(p.stop)
-	p.addr = fmt.Sprint(p.waitLog("listening", nil)["address"])
 	return p
 }
 
@@ -276,14 +285,22 @@ func (p *program) follow(stderr io.Reader) {
 // waitLog returns the first log entry with that message and those attributes, waiting for it.
 func (p *program) waitLog(message string, attrs map[string]any) map[string]any {
 	p.t.Helper()
+	return p.waitLogAfter(0, message, attrs)
+}
+
+// waitLogAfter is waitLog for the entry behind the first n such ones.
+func (p *program) waitLogAfter(n int, message string, attrs map[string]any) map[string]any {
+	p.t.Helper()
 	timeout := time.After(patience)
 	for seen := 0; ; {
 		p.mu.Lock()
 		more := p.more
 		for ; seen < len(p.logs); seen++ {
 			if entry := p.logs[seen]; entry["msg"] == message && contains(entry, attrs) {
-				p.mu.Unlock()
-				return entry
+				if n--; n < 0 {
+					p.mu.Unlock()
+					return entry
+				}
 			}
 		}
 		p.mu.Unlock()
@@ -316,18 +333,22 @@ func (p *program) log() string {
 // signal sends a signal to the program.
 func (p *program) signal(sig syscall.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
+	if err := syscall.Kill(p.pid, sig); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
 // stop ends the program as an operator would and checks that it ended well.
 func (p *program) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done: // its number may be another's by now
+	default:
+		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	}
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // tells where it hangs
+		_ = syscall.Kill(p.pid, syscall.SIGQUIT) // tells where it hangs
 		<-p.done
 		p.t.Errorf("the program did not end:\n%s", p.log())
 	}

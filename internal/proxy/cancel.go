@@ -64,50 +64,65 @@ func (t *cancelTable) find(c wire.Cancel) (backends.Target, bool) {
 	return backends.Target{}, false
 }
 
-// cancel passes a CancelRequest to the server of its session, over TLS where the session's leg has it. The client's
-// connection is closed only after the server has closed its own, for clients take that as the sign that the cancel was
-// dealt with (src/interfaces/libpq/fe-cancel.c). A request that matches no session is dropped without a word, as a
-// server does it.
+// cancel passes a CancelRequest to the server of its session. The client's connection is closed only after the server has
+// closed its own, for clients take that as the sign that the cancel was dealt with (src/interfaces/libpq/fe-cancel.c). A
+// request that matches no session is dropped without a word, as a server does it.
 func (s *Server) cancel(ctx context.Context, client *tlsfront.Client) {
 	defer func() { _ = client.Conn.Close() }()
 	log := s.log.With("client", client.Address.String())
-	target, ok := s.cancels.find(client.Opening.Cancel)
-	if !ok {
+	switch {
+	case s.cancelHere(ctx, client):
+	case s.predecessors.pass(ctx, client):
+		s.metrics.Cancelled("passed")
+		log.Debug("cancel request passed to a predecessor")
+	default:
 		s.metrics.Cancelled("unknown")
 		log.Debug("cancel request matches no session")
-		return
 	}
+}
+
+// cancelHere passes a CancelRequest to the server of its session, over TLS where the session's leg has it. It returns false
+// where there is no such session.
+func (s *Server) cancelHere(ctx context.Context, client *tlsfront.Client) bool {
+	target, ok := s.cancels.find(client.Opening.Cancel)
+	if !ok {
+		return false
+	}
+	log := s.log.With("client", client.Address.String())
 	ctx, done := context.WithDeadline(ctx, client.Deadline)
 	defer done()
-	if err := passCancel(ctx, target, client.Opening.Cancel, originOf(client)); err != nil {
+	if _, err := passCancel(ctx, target, client.Opening.Cancel, originOf(client)); err != nil {
 		s.metrics.Cancelled("failed")
 		log.Warn("cancel request failed", "backend", target.Name, "err", err)
-		return
+		return true
 	}
 	s.metrics.Cancelled("passed")
 	log.LogAttrs(ctx, slog.LevelDebug, "query cancelled", slog.String("backend", target.Name))
+	return true
 }
 
-func passCancel(ctx context.Context, target backends.Target, c wire.Cancel, origin backends.Origin) error {
+// passCancel sends a CancelRequest and waits until it was dealt with. It returns how many bytes were answered: none by a server,
+// which merely closes, with or without close_notify.
+func passCancel(ctx context.Context, target backends.Target, c wire.Cancel, origin backends.Origin) (answered int64, err error) {
 	conn, err := backends.Dial(ctx, target, origin)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	packet, err := c.AppendBinary(nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := conn.Write(packet); err != nil {
-		return err
+		return 0, err
 	}
-	_, _ = io.Copy(io.Discard, conn) // the server says nothing and closes, with or without close_notify
-	return nil
+	answered, _ = io.Copy(io.Discard, io.LimitReader(conn, 1<<10)) // more is no answer to this
+	return answered, nil
 }

@@ -31,7 +31,7 @@ func (o orphans) cancel(target backends.Target, key wire.Cancel) {
 	select {
 	case o.places <- struct{}{}:
 		defer func() { <-o.places }()
-		_ = passCancel(ctx, target, key, backends.Origin{}) // a server that is gone has no query either
+		_, _ = passCancel(ctx, target, key, backends.Origin{}) // a server that is gone has no query either
 	case <-ctx.Done():
 	}
 }

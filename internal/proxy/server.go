@@ -63,11 +63,12 @@ type Server struct {
 	updating sync.Mutex   // held by Update
 	starts   chan *upkeep // to Run: of clusters that are new
 
-	relays  relay.Engine
-	cancels cancelTable
-	orphans orphans
-	ends    sync.WaitGroup // of sessions that leave something to do behind
-	lastID  atomic.Uint64
+	relays       relay.Engine
+	cancels      cancelTable
+	predecessors predecessors
+	orphans      orphans
+	ends         sync.WaitGroup // of sessions that leave something to do behind
+	lastID       atomic.Uint64
 
 	leaving chan struct{} // closed once no session is to wait for a server any more
 	leave   func()        // closes it
