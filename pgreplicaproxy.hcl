@@ -74,6 +74,22 @@ tls {
   names = []
 
   min_version = "1.2" # or "1.3"
+
+  # Certificates of clients, which come beside the login and not in its place.
+  # client_ca_file      = "clients-ca.crt" # asks clients for one, which has to be of these authorities
+  # client_certificates = "optional"       # the default; "required" refuses clients that show none
+  # crl_file            = "clients.crl"    # revoked ones; each authority needs a list here that is still valid
+
+  # Whose certificate may log in as whom; without such a block, whoever has one may log in as anyone. Patterns as in
+  # database_pattern; all that are set must match.
+  # client_map {
+  #   common_name = "app-*"
+  #   dns_name    = "*.apps.example.com"
+  #   email       = "*@example.com"
+  #   uri         = "spiffe://example.com/*"
+  #   users       = ["app", "reporting"]
+  #   same_user   = false # true: also the user who is called as the common name
+  # }
 }
 
 # Who may come in. The first block that matches decides; once there is one, whoever none of them takes is refused. Without any,

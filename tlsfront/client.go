@@ -20,7 +20,8 @@ type Client struct {
 	Address, Destination net.Addr
 	// Opening is a StartupMessage or a CancelRequest.
 	Opening wire.Opening
-	// TLS is the state of the client's TLS, nil without.
+	// TLS is the state of the client's TLS, nil without. VerifiedChains are set where the client has shown a certificate that
+	// ClientCertificates found to be good; every other was refused.
 	TLS *tls.ConnectionState
 	// Leaf is the certificate that this very connection was shown, nil without TLS. Channel binding is computed from it.
 	Leaf *x509.Certificate

@@ -22,6 +22,8 @@ type Config struct {
 	// Challenges answers handshakes of ACME's challenge tls-alpn-01, from ACME.Challenges; nil is none. They come as direct
 	// TLS and end with the handshake.
 	Challenges *tls.Config
+	// ClientCertificates checks the certificates of clients; nil asks for none. TLS must ask (ClientCertificates.Ask).
+	ClientCertificates *ClientCertificates
 	// PlaintextAllowed lets a StartupMessage through that came without TLS. It is for loopback addresses and unix sockets:
 	// elsewhere a client that fails over TLS would silently retry in the clear.
 	PlaintextAllowed bool

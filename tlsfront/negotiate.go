@@ -34,6 +34,9 @@ var (
 	errChallenge = errors.New("ACME challenge answered")
 )
 
+// stageCertificate is the check of the client's certificate.
+const stageCertificate = "client certificate"
+
 // negotiation is the opening of one connection, up to the packet that says what the client wants.
 type negotiation struct {
 	config   *Config
@@ -90,12 +93,12 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 				return nil, err
 			}
 		case opening.Kind == wire.KindCancel: // libpq before 17 cancels in the clear, whatever its session uses
-			return n.client(opening), nil
+			return n.client(opening)
 		case opening.Kind == wire.KindStartup:
 			if !n.config.PlaintextAllowed {
 				return nil, errTLSRequired
 			}
-			return n.client(opening), nil
+			return n.client(opening)
 		default:
 			return nil, repeated(opening.Kind)
 		}
@@ -174,10 +177,11 @@ func (n *negotiation) inside() (*Client, error) {
 	case opening.Kind != wire.KindStartup && opening.Kind != wire.KindCancel:
 		return nil, errInsideTLS
 	}
-	return n.client(opening), nil
+	return n.client(opening)
 }
 
-func (n *negotiation) client(opening wire.Opening) *Client {
+// client is the client that opened so, unless its certificate, or the lack of one, is against it.
+func (n *negotiation) client(opening wire.Opening) (*Client, error) {
 	c := &Client{
 		Conn: n.conn(), Address: n.address, Destination: n.destination, Opening: opening, Deadline: n.deadline,
 	}
@@ -185,7 +189,13 @@ func (n *negotiation) client(opening wire.Opening) *Client {
 		state := n.tls.ConnectionState()
 		c.TLS, c.Leaf = &state, n.leaf.cert.Leaf
 	}
-	return c
+	if n.config.ClientCertificates != nil {
+		n.stage = stageCertificate
+		if err := n.config.ClientCertificates.check(c.TLS, opening); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // repeated is PostgreSQL's answer to a request that may come only once: to it, the code is then a protocol version.

@@ -32,6 +32,8 @@ const (
 	OutcomeTimeout     Outcome = "timeout"      // not done within the login timeout
 	OutcomeTLSRequired Outcome = "tls_required" // came without TLS
 	OutcomeTLS         Outcome = "tls"          // failed in the TLS handshake
+	OutcomeCertificate Outcome = "certificate"  // refused for its client certificate, or the lack of one
+	OutcomeChallenge   Outcome = "challenge"    // was an ACME challenge
 	OutcomeProtocol    Outcome = "protocol"     // sent something else than the protocol has
 )
 
@@ -59,6 +61,10 @@ func (n *negotiation) outcome(client *Client, err error) Outcome {
 		return OutcomeTimeout
 	case errors.Is(err, errTLSRequired):
 		return OutcomeTLSRequired
+	case errors.Is(err, errChallenge):
+		return OutcomeChallenge
+	case n.stage == stageCertificate:
+		return OutcomeCertificate
 	case n.stage == "tls":
 		return OutcomeTLS
 	default:

@@ -30,6 +30,8 @@ type certificateSource struct {
 	files *tlsfront.CertificateFiles // nil for none
 	acme  *tlsfront.ACME             // nil for none
 	ca    *tlsfront.LocalCA          // nil where files serve alone
+	// clients checks what clients show; nil asks for nothing.
+	clients *tlsfront.ClientCertificates
 	// challengeAddress is where ACME's challenges are answered; zero where they are not, or on a listener of clients.
 	challengeAddress listenerConfig
 	// stop ends what start began; nil before.
@@ -40,6 +42,11 @@ type certificateSource struct {
 func openCertificates(cfg *config, log *slog.Logger) (*certificateSource, error) {
 	c := &certificateSource{log: log}
 	var err error
+	if cfg.ClientCertificates != nil {
+		if c.clients, err = tlsfront.LoadClientCertificates(*cfg.ClientCertificates); err != nil {
+			return nil, err
+		}
+	}
 	if len(cfg.Certificates) > 0 {
 		if c.files, err = tlsfront.LoadCertificateFiles(cfg.Certificates); err != nil {
 			return nil, err
@@ -104,6 +111,9 @@ func (c *certificateSource) run(ctx context.Context) {
 	if c.files != nil {
 		parts.Go(func() { c.files.Watch(ctx, certificateWatch, c.reloaded) })
 	}
+	if c.clients != nil {
+		parts.Go(func() { c.clients.Watch(ctx, certificateWatch, c.reloaded) })
+	}
 	if c.acme != nil {
 		parts.Go(func() { c.acme.Run(ctx) })
 	}
@@ -155,6 +165,15 @@ func (c *certificateSource) local(hello *tls.ClientHelloInfo) (*tls.Certificate,
 	return c.files.GetCertificate(hello)
 }
 
+// tls is the configuration for listeners of clients.
+func (c *certificateSource) tls(minVersion uint16) *tls.Config {
+	config := tlsfront.ServerConfig(c.get, minVersion)
+	if c.clients != nil {
+		c.clients.Ask(config)
+	}
+	return config
+}
+
 // challengeTLS answers challenges on listeners of clients; nil is none.
 func (c *certificateSource) challengeTLS() *tls.Config {
 	if c.acme == nil {
@@ -167,6 +186,11 @@ func (c *certificateSource) challengeTLS() *tls.Config {
 func (c *certificateSource) reload() error {
 	if c.files != nil {
 		if err := c.files.Reload(); err != nil {
+			return err
+		}
+	}
+	if c.clients != nil {
+		if err := c.clients.Reload(); err != nil {
 			return err
 		}
 	}
@@ -196,6 +220,9 @@ func (c *certificateSource) warn() {
 		all = append(all, c.acme.Warnings()...)
 	} else if c.ca != nil {
 		all = append(all, c.ca.Warnings()...)
+	}
+	if c.clients != nil {
+		all = append(all, c.clients.Warnings()...)
 	}
 	for _, text := range all {
 		c.log.Warn("certificate", "warning", text)

@@ -35,6 +35,8 @@ type config struct {
 	ACME *tlsfront.ACMEConfig
 	// Names are further host names and IP addresses for the local CA's certificate, set only where that serves.
 	Names []string
+	// ClientCertificates says which certificates clients may show; nil asks for none.
+	ClientCertificates *tlsfront.ClientCertificateConfig
 	// MinVersion is the least version of TLS that clients may use, as crypto/tls numbers them.
 	MinVersion uint16
 	// Clusters are never empty, each with at least one server.

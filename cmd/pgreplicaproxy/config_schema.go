@@ -32,6 +32,21 @@ type rawTLS struct {
 	Certificates []*rawCertificate `hcl:"certificate,block"`
 	Names        *hcl.Attribute    `hcl:"names,optional"`
 	MinVersion   *hcl.Attribute    `hcl:"min_version,optional"`
+
+	ClientCAFile       *hcl.Attribute  `hcl:"client_ca_file,optional"`
+	CRLFile            *hcl.Attribute  `hcl:"crl_file,optional"`
+	ClientCertificates *hcl.Attribute  `hcl:"client_certificates,optional"`
+	ClientMap          []*rawClientMap `hcl:"client_map,block"`
+}
+
+type rawClientMap struct {
+	Def        hcl.Range      `hcl:",def_range"`
+	CommonName *hcl.Attribute `hcl:"common_name,optional"`
+	DNSName    *hcl.Attribute `hcl:"dns_name,optional"`
+	Email      *hcl.Attribute `hcl:"email,optional"`
+	URI        *hcl.Attribute `hcl:"uri,optional"`
+	Users      *hcl.Attribute `hcl:"users,optional"`
+	SameUser   *hcl.Attribute `hcl:"same_user,optional"`
 }
 
 type rawACME struct {

@@ -36,6 +36,7 @@ func (c *converter) tls(raw *rawTLS, cfg *config) {
 	if raw.ACME != nil {
 		c.acme(raw.ACME, cfg)
 	}
+	cfg.ClientCertificates = c.clientCertificates(raw)
 	for _, w := range c.words(raw.Names) {
 		if c.certificateName(w) {
 			cfg.Names = append(cfg.Names, w.text)

@@ -269,9 +269,10 @@ func (s *service) serveOn(message string, socket *socket, serve func(net.Listene
 // front is how clients of a listener are treated.
 func (s *service) front(p *plan, l listenerConfig) *tlsfront.Config {
 	return &tlsfront.Config{
-		TLS:              tlsfront.ServerConfig(p.certificates.get, p.cfg.MinVersion),
-		Challenges:       p.certificates.challengeTLS(),
-		PlaintextAllowed: l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
+		TLS:                p.certificates.tls(p.cfg.MinVersion),
+		Challenges:         p.certificates.challengeTLS(),
+		ClientCertificates: p.certificates.clients,
+		PlaintextAllowed:   l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
 		LoginTimeout: p.cfg.LoginTimeout,
 		Logger:       s.log.Logger,
 		Observe: func(n tlsfront.Negotiation) {
