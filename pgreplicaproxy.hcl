@@ -205,11 +205,26 @@ cluster "main" {
     weight  = 1 # share of the sessions against its peers; 0 keeps new ones away
     # zone  = "a" # where the server stands; see zone at the top
 
+    # For a DNS name with several addresses, such as a headless service: each address is a server of its own, named "db1-" and
+    # the address, and the name is looked up again at this interval. Servers whose address is gone from two answers drain; as
+    # long as there is no answer all stay.
+    # resolve    = "20s"
+    # dns_server = "10.0.0.53" # whom to ask, with a port if it is not 53; the system's servers if left out
+
     # true begins each connection with a PROXY header of version 2. PostgreSQL does not understand it: it is for another
     # proxy in the place of the server.
     send_proxy_protocol = false
   }
   backend "db2" { address = "10.0.0.12:5432" }
+
+  # Patroni's REST interface, of any members. Without backend blocks, its members are the servers, those with the tag
+  # noloadbalance only as the primary. With or without, its leader is believed where two servers say that they are the
+  # primary; what a server says of itself counts all the same.
+  # patroni {
+  #   urls      = ["https://10.0.0.11:8008", "https://10.0.0.12:8008"]
+  #   interval  = "2s"
+  #   root_file = "patroni-ca.crt" # PEM file with the CAs to trust; the system's if left out
+  # }
 }
 
 # Which session goes where. The first route that matches decides, except that routes with `database` come before all

@@ -52,7 +52,11 @@ func (s *service) serveAdmin(ctx context.Context, p *plan) {
 		Sources: s.adminSources(), Actions: s.adminActions(), Metrics: s.metrics.Handler(s.server.Count), Events: s.events,
 		History: s.history, Token: token, Local: p.cfg.Admin.Listen.local(), Profiles: p.cfg.Admin.Pprof, Logger: s.log.Logger,
 	})
-	s.serveOn("admin listening", socket, func(ln net.Listener) error {
+	message := "admin listening"
+	if p.cfg.Admin.Unasked { // nobody has to be told of what everybody has
+		message = ""
+	}
+	s.serveOn(message, socket, func(ln net.Listener) error {
 		if p.adminTLS != nil {
 			ln = tls.NewListener(ln, p.adminTLS)
 		}

@@ -35,15 +35,16 @@ var allowed = map[string]struct {
 	"internal/acmetest":   {nil, "an ACME server for tests is no part of the proxy"},
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
+	"internal/discovery":  {[]string{"backends"}, "it finds servers, and knows nothing of sessions"},
 	"internal/proxy": {
-		[]string{"tlsfront", "backends", "policy", "wire", "internal/events", "internal/metrics", "internal/relay", "internal/scram", "internal/socket"},
+		[]string{"internal/discovery", "tlsfront", "backends", "policy", "wire", "internal/events", "internal/metrics", "internal/relay", "internal/scram", "internal/socket"},
 		"the assembly knows every part, but not the command line, signals or HCL",
 	},
 	"internal/bench":  {[]string{"internal/pgcluster"}, "it measures the built program from outside"},
 	"internal/admin":  {[]string{"backends", "policy", "internal/events"}, "it tells what it is given, and does what it is handed a function for"},
 	"internal/events": {nil, "it remembers what the others tell it"},
 	"cmd/pgreplicaproxy": {
-		[]string{"internal/admin", "internal/handover", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
+		[]string{"internal/discovery", "internal/admin", "internal/handover", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
 		"the edge puts the parts together and does nothing on the wire itself",
 	},
 }

@@ -109,12 +109,20 @@ func checkServers(ctx context.Context, w io.Writer, cfg *config) error {
 	return nil
 }
 
-// String sums the configuration up: "1 listener, 1 cluster, 3 servers, 2 routes".
+// String sums the configuration up: "1 listener, 1 cluster, 3 servers, 2 routes". Servers that are looked up are not known here.
 func (cfg *config) String() string {
-	servers := 0
+	servers, sources := 0, 0
 	for _, cluster := range cfg.Clusters {
 		servers += len(cluster.Monitor.Targets)
+		sources += len(cluster.Discovery.Names)
+		if cluster.Discovery.Patroni != nil {
+			sources++
+		}
+	}
+	text := count(servers, "server")
+	if sources > 0 {
+		text += " and " + count(sources, "source") + " of servers"
 	}
 	return fmt.Sprintf("%s, %s, %s, %s", count(len(cfg.Listeners), "listener"), count(len(cfg.Clusters), "cluster"),
-		count(servers, "server"), count(len(cfg.Routes.Routes), "route"))
+		text, count(len(cfg.Routes.Routes), "route"))
 }

@@ -11,8 +11,11 @@ import (
 	"github.com/replicon/pgreplicaproxy/backends"
 )
 
-// targets returns the cluster's servers, without TLS as yet.
+// targets returns the cluster's servers, without TLS as yet, patterns for servers that are looked up among them.
 func (c *converter) targets(raw *rawCluster) []backends.Target {
+	if len(raw.Backends) == 0 && raw.Patroni != nil {
+		return []backends.Target{member(raw)}
+	}
 	if len(raw.Backends) == 0 {
 		c.fail(raw.Def, "No backend", `Cluster %q has no server. Write backend "db1" { address = "10.0.0.11:5432" } in it.`, raw.Name)
 	}

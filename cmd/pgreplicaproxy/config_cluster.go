@@ -59,15 +59,16 @@ func (c *converter) label(what, name string, at hcl.Range, lines map[string]int)
 func (c *converter) cluster(raw *rawCluster) (cfg proxy.ClusterConfig, mode string) {
 	cfg.Allow = defaultMethods
 	cfg.Monitor.Cluster = raw.Name
-	cfg.Monitor.Targets = c.targets(raw)
-	c.backendTLS(raw, cfg.Monitor.Targets)
-	mode = c.authentication(raw, cfg.Monitor.Targets)
+	servers := c.targets(raw)
+	c.backendTLS(raw, servers)
+	mode = c.authentication(raw, servers)
+	c.discovery(raw, servers, &cfg)
 	cfg.NameClients = c.boolean(raw.NameClients, false)
-	c.monitor(raw, &cfg)
+	c.monitor(raw, servers, &cfg)
 	c.placement(raw, &cfg)
 	c.judgement(raw, &cfg.Monitor)
 	if raw.AllowAuthentication != nil {
-		cfg.Allow = c.methods(raw.AllowAuthentication, cfg.Monitor.Targets)
+		cfg.Allow = c.methods(raw.AllowAuthentication, servers)
 	}
 	return cfg, mode
 }
@@ -167,7 +168,7 @@ func (c *converter) file(a *hcl.Attribute) string {
 	return path
 }
 
-func (c *converter) monitor(raw *rawCluster, cfg *proxy.ClusterConfig) {
+func (c *converter) monitor(raw *rawCluster, servers []backends.Target, cfg *proxy.ClusterConfig) {
 	m := raw.Monitor
 	if m == nil {
 		m = &rawMonitor{Def: raw.Def}
@@ -180,7 +181,7 @@ func (c *converter) monitor(raw *rawCluster, cfg *proxy.ClusterConfig) {
 		Database: c.name(m.Database, defaultMonitorDatabase),
 		Password: c.password(m.Password),
 	}
-	if m.Password == nil && anyTCP(cfg.Monitor.Targets) {
+	if m.Password == nil && anyTCP(servers) {
 		c.warn(m.Def, "No password for the monitor",
 			"The servers of cluster %q have to let role %q in without one. Better give it one: password = env(\"PGREPLICAPROXY_MONITOR_PASSWORD\").",
 			raw.Name, cfg.Monitor.Credentials.User)

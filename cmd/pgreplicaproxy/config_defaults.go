@@ -55,6 +55,8 @@ const (
 	defaultOnLagging  = proxy.HandleLeave
 	defaultOnConflict = backends.ConflictAuto
 
+	defaultPatroniInterval = 2 * time.Second
+
 	defaultTarget   = policy.TargetPrimary
 	defaultFallback = policy.FallbackNever
 

@@ -130,6 +130,7 @@ type rawCluster struct {
 	Monitor    *rawMonitor    `hcl:"monitor,block"`
 	BackendTLS *rawBackendTLS `hcl:"backend_tls,block"`
 	Backends   []*rawBackend  `hcl:"backend,block"`
+	Patroni    *rawPatroni    `hcl:"patroni,block"`
 }
 
 type rawMonitor struct {
@@ -156,8 +157,17 @@ type rawBackend struct {
 	Address   *hcl.Attribute `hcl:"address,optional"`
 	Weight    *hcl.Attribute `hcl:"weight,optional"`
 	Zone      *hcl.Attribute `hcl:"zone,optional"`
+	Resolve   *hcl.Attribute `hcl:"resolve,optional"`
+	DNSServer *hcl.Attribute `hcl:"dns_server,optional"`
 
 	SendProxyProtocol *hcl.Attribute `hcl:"send_proxy_protocol,optional"`
+}
+
+type rawPatroni struct {
+	Def      hcl.Range      `hcl:",def_range"`
+	URLs     *hcl.Attribute `hcl:"urls,optional"`
+	Interval *hcl.Attribute `hcl:"interval,optional"`
+	RootFile *hcl.Attribute `hcl:"root_file,optional"`
 }
 
 type rawRoute struct {

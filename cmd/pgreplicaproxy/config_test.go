@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/discovery"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -132,6 +133,24 @@ func TestEveryKeyIsConverted(t *testing.T) {
 		t.Zone = "a"
 		return t
 	}
+	ordinary := func(name string, found discovery.Config, targets ...backends.Target) proxy.ClusterConfig {
+		return proxy.ClusterConfig{
+			Monitor: backends.MonitorConfig{
+				Cluster:     name,
+				Targets:     targets,
+				Credentials: backends.Credentials{User: "pgreplicaproxy", Password: "secret of the file", Database: "postgres"},
+				Interval:    time.Second,
+				Timeout:     time.Second,
+				MaxLag:      backends.LagLimit{Bytes: 16 << 20},
+			},
+			Discovery: found,
+			Allow:     proxy.MethodSCRAM,
+			Placement: proxy.Placement{
+				HoldPrimary: 10 * time.Second, HoldReplica: 2 * time.Second, MaxWaiting: 1000, MaxDials: 32, SlowStart: 30 * time.Second,
+			},
+			Transitions: proxy.Transitions{Promoted: proxy.HandleDrain, Lagging: proxy.HandleLeave},
+		}
+	}
 	want := &config{
 		StateDir:     "testdata/config/state",
 		DrainTimeout: time.Minute,
@@ -173,21 +192,23 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Demoted: proxy.HandleDrain, Promoted: proxy.HandleLeave, Lagging: proxy.HandleClose,
 				},
 			},
-			{
-				Monitor: backends.MonitorConfig{
-					Cluster:     "other",
-					Targets:     []backends.Target{{Cluster: "other", Name: "db1", Network: "tcp", Address: "10.0.0.21:5432", Weight: 1}},
-					Credentials: backends.Credentials{User: "pgreplicaproxy", Password: "secret of the file", Database: "postgres"},
-					Interval:    time.Second,
-					Timeout:     time.Second,
-					MaxLag:      backends.LagLimit{Bytes: 16 << 20},
+			ordinary("other", discovery.Config{},
+				backends.Target{Cluster: "other", Name: "db1", Network: "tcp", Address: "10.0.0.21:5432", Weight: 1}),
+			ordinary("found", discovery.Config{
+				Cluster: "found",
+				Patroni: &discovery.Patroni{
+					URLs: []string{"http://10.0.0.11:8008", "http://10.0.0.12:8008/"}, Interval: 3 * time.Second,
+					Target: backends.Target{Cluster: "found", Name: "patroni", Network: "tcp", Weight: 1},
 				},
-				Allow: proxy.MethodSCRAM,
-				Placement: proxy.Placement{
-					HoldPrimary: 10 * time.Second, HoldReplica: 2 * time.Second, MaxWaiting: 1000, MaxDials: 32, SlowStart: 30 * time.Second,
-				},
-				Transitions: proxy.Transitions{Promoted: proxy.HandleDrain, Lagging: proxy.HandleLeave},
-			},
+			}),
+			ordinary("named", discovery.Config{
+				Cluster: "named",
+				Names: []discovery.Name{{
+					Target:   backends.Target{Cluster: "named", Name: "pool", Network: "tcp", Address: "db.internal:5432", Weight: 2},
+					Interval: 20 * time.Second, Server: "10.0.0.53:53",
+				}},
+				Patroni: &discovery.Patroni{URLs: []string{"http://10.0.0.11:8008"}, Interval: 2 * time.Second, LeaderOnly: true},
+			}, backends.Target{Cluster: "named", Name: "db1", Network: "tcp", Address: "db1.internal:5432", Weight: 1}),
 		},
 		Routes: policy.Rules{Zone: "a", Routes: []policy.Route{
 			{

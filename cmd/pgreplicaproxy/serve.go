@@ -246,9 +246,9 @@ func (s *service) serveClients(ctx context.Context, p *plan) {
 	}
 }
 
-// serveOn lets a socket to a server, after the one before it. The first is logged.
+// serveOn lets a socket to a server, after the one before it. The first is logged, unless the message is empty.
 func (s *service) serveOn(message string, socket *socket, serve func(net.Listener) error) {
-	if socket.lease == nil {
+	if socket.lease == nil && message != "" {
 		s.log.Info(message, "address", socket.Addr().String())
 	}
 	lease := socket.let()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/discovery"
 	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
@@ -40,6 +41,8 @@ type Config struct {
 type ClusterConfig struct {
 	// Monitor holds the servers and how they are watched; Monitor.Cluster is the cluster's name. Its Logger is set by New.
 	Monitor backends.MonitorConfig
+	// Discovery names sources of further servers.
+	Discovery discovery.Config
 	// Allow is what a server may ask of a client.
 	Allow Methods
 	// Passthrough, when not nil, makes the proxy end SCRAM itself instead of relaying it.

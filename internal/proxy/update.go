@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
@@ -24,18 +23,6 @@ type settings struct {
 type cluster struct {
 	ClusterConfig
 	*upkeep
-}
-
-// upkeep is what goes on for a cluster, by its name, as long as configurations have it.
-type upkeep struct {
-	name      string
-	monitor   *backends.Monitor
-	known     func() *backends.Snapshot // the monitor's
-	secrets   *backends.Secrets         // for Passthrough without a Lookup of its own
-	audits    audits
-	standings standings
-	waiting   waitingRoom
-	removed   chan struct{} // closed when it is to end
 }
 
 // clusterNamed returns a cluster for an operator, who may misspell it.
@@ -76,13 +63,7 @@ func (s *Server) newSettings(cfg Config, old map[string]*cluster) (next *setting
 		if before := old[cc.Monitor.Cluster]; before != nil {
 			c.upkeep = before.upkeep
 		} else {
-			u := &upkeep{
-				name: cc.Monitor.Cluster, secrets: backends.NewSecrets(cc.Monitor, c.superusers()), removed: make(chan struct{}),
-			}
-			cc.Monitor.Vacate = func(ctx context.Context, servers []backends.Target) error { return s.vacate(ctx, u, servers) }
-			u.monitor = backends.NewMonitor(cc.Monitor)
-			u.known = u.monitor.Snapshot
-			c.upkeep = u
+			c.upkeep = s.newUpkeep(c)
 			added = append(added, c.upkeep)
 		}
 		next.clusters[cc.Monitor.Cluster] = c
@@ -106,8 +87,7 @@ func (s *Server) Update(ctx context.Context, cfg Config) error {
 	}
 	for name, c := range next.clusters {
 		if old.clusters[name] != nil {
-			c.secrets.Update(c.Monitor, c.superusers())
-			c.monitor.Update(c.Monitor)
+			c.configure(c)
 		}
 	}
 	s.settings.Store(next)
@@ -144,23 +124,4 @@ func (s *Server) giveUp(ctx context.Context, started []*upkeep) error {
 		u.remove()
 	}
 	return fmt.Errorf("wait for the servers of new clusters: %w", context.Cause(ctx))
-}
-
-// remove ends the upkeep, and with it, within the drain timeout, the sessions of the cluster.
-func (u *upkeep) remove() {
-	u.monitor.SetTargets(nil)
-	close(u.removed)
-}
-
-// keepUp watches the servers of a cluster, and ends sessions whose server may no longer serve them, until ctx ends or the
-// cluster is removed.
-func (s *Server) keepUp(ctx context.Context, u *upkeep) {
-	ctx, end := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() { u.monitor.Run(ctx) })
-	watching.Go(func() { s.audit(ctx, u) })
-	s.fence(ctx, u)
-	end()
-	watching.Wait()
-	u.secrets.Close()
 }

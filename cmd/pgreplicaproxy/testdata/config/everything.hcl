@@ -89,6 +89,26 @@ cluster "other" {
   backend "db1" { address = "10.0.0.21:5432" }
 }
 
+cluster "found" {
+  monitor { password = file("secret.txt") }
+  patroni {
+    urls     = ["http://10.0.0.11:8008", "http://10.0.0.12:8008/"]
+    interval = "3s"
+  }
+}
+
+cluster "named" {
+  monitor { password = file("secret.txt") }
+  backend "pool" {
+    address    = "db.internal"
+    weight     = 2
+    resolve    = "20s"
+    dns_server = "10.0.0.53"
+  }
+  backend "db1" { address = "db1.internal:5432" }
+  patroni { urls = ["http://10.0.0.11:8008"] }
+}
+
 route {
   database_pattern = "app_*"
   user             = "reporting"
