@@ -10,9 +10,6 @@ import (
 	"github.com/replicon/pgreplicaproxy/internal/pgcluster"
 )
 
-// adminHCL is an admin listener on a free port.
-const adminHCL = "admin {\n  address = \"127.0.0.1:0\"\n}\n"
-
 // admin returns the address of the program's admin listener.
 func (p *program) admin() string {
 	p.t.Helper()
