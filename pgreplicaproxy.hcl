@@ -111,6 +111,44 @@ tls {
 #   reason           = "administrators connect to the servers themselves"
 # }
 
+# What clients may take. 0 is no limit. Who meets one is told which, with SQLSTATE 53300. Cancel requests get through in any case.
+limits {
+  # Sessions that are logged in: in all, and of one address, network, user, and database (by the name the server knows).
+  connections              = 20000
+  connections_per_address  = 0
+  connections_per_prefix   = 0
+  connections_per_user     = 0
+  connections_per_database = 0
+
+  # Connections that are not logged in yet. Strangers can take no others.
+  logins            = 5000
+  logins_per_prefix = 1000
+
+  # TLS handshakes that compute at a time, 0 for as many as there are processors; and of one network per second, after a
+  # burst of twice as many.
+  handshakes            = 0
+  handshakes_per_second = 1000
+
+  # What counts as one network.
+  prefix_ipv4 = 24
+  prefix_ipv6 = 64
+
+  # Places among `connections` that only these may take. The networks are not held to the limits of logins and handshakes.
+  # reserved {
+  #   places   = 10
+  #   users    = ["postgres"]
+  #   networks = ["10.0.0.0/24"]
+  # }
+
+  # Failed logins of one user from one address: so many are free, then each attempt waits, twice as long with each failure.
+  # A login that succeeds forgets them. Other users of the address do not wait.
+  throttle {
+    failures  = 5
+    delay     = "500ms"
+    max_delay = "30s"
+  }
+}
+
 # One primary and its standbys, each block with a name of its own. Which server is the primary is never written down:
 # the monitor asks them.
 cluster "main" {
@@ -136,6 +174,10 @@ cluster "main" {
   # true adds the client's address to the application_name that the server sees: "psql (192.0.2.7:40001)". Replication
   # connections keep theirs.
   client_address_in_application_name = false
+
+  # true passes cancel requests (Ctrl-C in psql) for sessions that this program does not know to every server, 20 a second at
+  # most: for several instances behind one address, where a request need not reach the one that its session is on.
+  broadcast_cancels = false
 
   # A new session for which there is no server, or whose servers fail before it has begun, waits for one: for the primary, or
   # for a replica. The time does not count for login_timeout; "0s" refuses at once.
@@ -210,6 +252,9 @@ cluster "main" {
     # long as there is no answer all stay.
     # resolve    = "20s"
     # dns_server = "10.0.0.53" # whom to ask, with a port if it is not 53; the system's servers if left out
+
+    # Sessions that the server is given at a time; 0 is no limit.
+    max_sessions = 0
 
     # true begins each connection with a PROXY header of version 2. PostgreSQL does not understand it: it is for another
     # proxy in the place of the server.

@@ -66,6 +66,8 @@ type Target struct {
 	// Weight and Zone are passed on in policy.Backend.
 	Weight int
 	Zone   string
+	// MaxSessions is how many sessions the server may be given at a time; zero is no limit.
+	MaxSessions int
 }
 
 // Secure reports whether nobody on the way can read or change what is sent, or pass for the server: a unix socket, or

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
 
@@ -25,6 +26,8 @@ type Client struct {
 	TLS *tls.ConnectionState
 	// Leaf is the certificate that this very connection was shown, nil without TLS. Channel binding is computed from it.
 	Leaf *x509.Certificate
+	// Visit is the client's since it arrived, nil without a gate. It is the handler's to end.
+	Visit *admission.Visit
 	// Deadline is when the login must have reached AuthenticationOk.
 	Deadline time.Time
 }

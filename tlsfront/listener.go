@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/socket"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
@@ -32,6 +33,8 @@ type Config struct {
 	ProxyProtocolFrom Peers
 	// LoginTimeout bounds a login from accept to AuthenticationOk; zero is 15 s.
 	LoginTimeout time.Duration
+	// Gate is asked for each connection before anything is done for it; nil lets everybody in.
+	Gate *admission.Gate
 	// Logger gets one line for each connection that ended before it was a client; nil is silent.
 	Logger *slog.Logger
 	// Observe, where it is not nil, is told of each connection once its opening is over. It must return at once, and may be
@@ -128,16 +131,17 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 	if err != nil {
 		n.logEnd(err)
 		_ = n.refuse(err)
+		n.visit.Leave()
 		return
 	}
 	handle(ctx, client)
 }
 
 // logEnd tells why a connection never became a client: quietly for one that was closed or merely looked in, as health
-// checks and port scanners do, and for a challenge.
+// checks and port scanners do, for a challenge, and for one of very many.
 func (n *negotiation) logEnd(err error) {
 	level := slog.LevelWarn
-	if left(err) || errors.Is(err, errChallenge) {
+	if left(err) || errors.Is(err, errChallenge) || errors.Is(err, admission.ErrFlood) {
 		level = slog.LevelDebug
 	}
 	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.

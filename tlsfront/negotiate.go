@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/socket"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
@@ -45,6 +46,7 @@ type negotiation struct {
 
 	address, destination net.Addr // of the client, once it is known
 
+	visit *admission.Visit
 	tls   *tls.Conn // nil before TLS
 	leaf  presentedLeaf
 	stage string
@@ -66,6 +68,9 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 	if err := n.readProxyHeader(); err != nil {
 		return nil, err
 	}
+	if err := n.arrive(ctx); err != nil {
+		return nil, err
+	}
 	n.stage = "opening"
 	gssAsked := false
 	for {
@@ -83,7 +88,7 @@ func (n *negotiation) run(ctx context.Context) (*Client, error) {
 			if _, err := n.socket.Write(acceptSSL); err != nil {
 				return nil, err
 			}
-			if err := n.handshake(ctx, n.config.TLS); err != nil {
+			if err := n.handshake(ctx, n.forClient); err != nil {
 				return nil, err
 			}
 			return n.inside()
@@ -118,6 +123,19 @@ func (n *negotiation) readProxyHeader() error {
 	return err
 }
 
+// arrive asks for leave to go on. A client that comes too late for a login is soon done: it will be refused, unless it
+// cancels a query.
+func (n *negotiation) arrive(ctx context.Context) (err error) {
+	n.stage = "limits"
+	if n.visit, err = n.config.Gate.Arrive(ctx, ipOf(n.address)); err != nil || n.visit.Late() == nil {
+		return err
+	}
+	if soon := time.Now().Add(admission.LatePatience); soon.Before(n.deadline) {
+		n.deadline = soon
+	}
+	return n.socket.SetDeadline(n.deadline)
+}
+
 // readOpening reads one packet. What is wrong with a CancelRequest gets no answer, as no CancelRequest does.
 func readOpening(r io.Reader) (wire.Opening, error) {
 	opening, err := wire.ReadOpening(r)
@@ -130,11 +148,7 @@ func readOpening(r io.Reader) (wire.Opening, error) {
 // direct serves a client that opened with TLS at once. ALPN is mandatory then, so that a client of another protocol
 // cannot be led here (ALPACA).
 func (n *negotiation) direct(ctx context.Context) (*Client, error) {
-	config := n.config.TLS
-	if n.config.Challenges != nil {
-		config = &tls.Config{GetConfigForClient: n.challengeOrClient}
-	}
-	if err := n.handshake(ctx, config); err != nil {
+	if err := n.handshake(ctx, n.challengeOrClient); err != nil {
 		return nil, err
 	}
 	switch n.tls.ConnectionState().NegotiatedProtocol {
@@ -147,18 +161,33 @@ func (n *negotiation) direct(ctx context.Context) (*Client, error) {
 	}
 }
 
+// forClient is the configuration for a handshake that no challenge may come in.
+func (n *negotiation) forClient(*tls.ClientHelloInfo) (*tls.Config, error) { return n.config.TLS, nil }
+
 // challengeOrClient tells by its protocols which of the two a handshake is.
 func (n *negotiation) challengeOrClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if isChallenge(hello) {
+	if n.config.Challenges != nil && isChallenge(hello) {
 		return n.config.Challenges, nil
 	}
 	return n.config.TLS, nil
 }
 
-func (n *negotiation) handshake(ctx context.Context, config *tls.Config) error {
+// handshake waits for its turn between the client's first message and our answer: that is where the work is, and nobody
+// waits for the network meanwhile.
+func (n *negotiation) handshake(ctx context.Context, choose func(*tls.ClientHelloInfo) (*tls.Config, error)) error {
 	n.stage = "tls"
 	n.socket.StartTLS()
-	conn := tls.Server(n.socket, config)
+	done := func() {}
+	defer func() { done() }()
+	conn := tls.Server(n.socket, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		turn, err := n.config.Gate.Turn(hello.Context())
+		if err != nil {
+			return nil, err
+		}
+		done = turn
+		n.socket.OnWrite(done)
+		return choose(hello)
+	}})
 	if err := conn.HandshakeContext(withLeaf(ctx, &n.leaf)); err != nil {
 		return fmt.Errorf("tls handshake: %w", err)
 	}
@@ -183,7 +212,7 @@ func (n *negotiation) inside() (*Client, error) {
 // client is the client that opened so, unless its certificate, or the lack of one, is against it.
 func (n *negotiation) client(opening wire.Opening) (*Client, error) {
 	c := &Client{
-		Conn: n.conn(), Address: n.address, Destination: n.destination, Opening: opening, Deadline: n.deadline,
+		Conn: n.conn(), Address: n.address, Destination: n.destination, Opening: opening, Visit: n.visit, Deadline: n.deadline,
 	}
 	if n.tls != nil {
 		state := n.tls.ConnectionState()

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
 
@@ -31,6 +32,7 @@ const (
 	OutcomeLeft        Outcome = "left"         // closed by the other side, or by the end of the program
 	OutcomeTimeout     Outcome = "timeout"      // not done within the login timeout
 	OutcomeTLSRequired Outcome = "tls_required" // came without TLS
+	OutcomeFlood       Outcome = "flood"        // closed at once, for too many came
 	OutcomeTLS         Outcome = "tls"          // failed in the TLS handshake
 	OutcomeCertificate Outcome = "certificate"  // refused for its client certificate, or the lack of one
 	OutcomeChallenge   Outcome = "challenge"    // was an ACME challenge
@@ -55,6 +57,8 @@ func (n *negotiation) outcome(client *Client, err error) Outcome {
 		return OutcomeCancel
 	case err == nil:
 		return OutcomeClient
+	case errors.Is(err, admission.ErrFlood):
+		return OutcomeFlood
 	case left(err):
 		return OutcomeLeft
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -45,6 +46,8 @@ type config struct {
 	Passthrough map[string]passthroughConfig
 	// Routes name only clusters of Clusters, and say who may come in.
 	Routes policy.Rules
+	// Limits bound what clients may take.
+	Limits admission.Limits
 	// Admin is the admin listener, which there always is.
 	Admin adminConfig
 	// LogLevel is the least level logged, LogFormat "auto", "text" or "json".
@@ -133,6 +136,7 @@ func (c *converter) convert(raw *rawConfig) *config {
 	cfg.Routes = c.routes(raw.Routes, raw.Clusters)
 	cfg.Routes.Zone = c.name(raw.Zone, "")
 	cfg.Routes.Access = c.access(raw.Access)
+	cfg.Limits = c.limits(raw.Limits)
 	c.admin(raw.Admin, cfg)
 	c.log(raw.Log, cfg)
 	return cfg

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ func (c *converter) targets(raw *rawCluster) []backends.Target {
 		c.label("backend", b.Name, b.NameRange, names)
 		t := backends.Target{
 			Cluster: raw.Name, Name: b.Name, Weight: c.weight(b.Weight), Zone: c.name(b.Zone, ""),
+			MaxSessions:       c.integer(b.MaxSessions, 0, 0, math.MaxInt32),
 			SendProxyProtocol: c.boolean(b.SendProxyProtocol, false),
 		}
 		address := c.required(b.Address, b.Def, `address = "10.0.0.11:5432"`)

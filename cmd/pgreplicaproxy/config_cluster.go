@@ -64,6 +64,7 @@ func (c *converter) cluster(raw *rawCluster) (cfg proxy.ClusterConfig, mode stri
 	mode = c.authentication(raw, servers)
 	c.discovery(raw, servers, &cfg)
 	cfg.NameClients = c.boolean(raw.NameClients, false)
+	cfg.BroadcastCancels = c.boolean(raw.BroadcastCancels, false)
 	c.monitor(raw, servers, &cfg)
 	c.placement(raw, &cfg)
 	c.judgement(raw, &cfg.Monitor)

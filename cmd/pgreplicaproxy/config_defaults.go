@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -66,6 +67,17 @@ const (
 
 // defaultMaxLag is what a streaming replica is rarely behind by.
 var defaultMaxLag = backends.LagLimit{Bytes: 16 << 20}
+
+// defaultLimits bound strangers and leave alone who is logged in: sessions are for the servers and the file to limit.
+var defaultLimits = admission.Limits{
+	Connections:         20_000,
+	Logins:              5_000,
+	LoginsPerPrefix:     1_000,
+	HandshakesPerSecond: 1_000,
+	PrefixIPv4:          24,
+	PrefixIPv6:          64,
+	Throttle:            admission.Throttle{Failures: 5, Delay: 500 * time.Millisecond, MaxDelay: 30 * time.Second},
+}
 
 func (c *converter) stateDir(a *hcl.Attribute) string {
 	if a != nil {

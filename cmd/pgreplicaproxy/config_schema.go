@@ -14,6 +14,7 @@ type rawConfig struct {
 	Listeners []*rawListener `hcl:"listen,block"`
 	TLS       *rawTLS        `hcl:"tls,block"`
 	Access    []*rawAccess   `hcl:"access,block"`
+	Limits    *rawLimits     `hcl:"limits,block"`
 	Clusters  []*rawCluster  `hcl:"cluster,block"`
 	Routes    []*rawRoute    `hcl:"route,block"`
 	Admin     *rawAdmin      `hcl:"admin,block"`
@@ -99,6 +100,37 @@ type rawAccess struct {
 	Reason            *hcl.Attribute `hcl:"reason,optional"`
 }
 
+type rawLimits struct {
+	Connections            *hcl.Attribute `hcl:"connections,optional"`
+	ConnectionsPerAddress  *hcl.Attribute `hcl:"connections_per_address,optional"`
+	ConnectionsPerPrefix   *hcl.Attribute `hcl:"connections_per_prefix,optional"`
+	ConnectionsPerUser     *hcl.Attribute `hcl:"connections_per_user,optional"`
+	ConnectionsPerDatabase *hcl.Attribute `hcl:"connections_per_database,optional"`
+	Logins                 *hcl.Attribute `hcl:"logins,optional"`
+	LoginsPerPrefix        *hcl.Attribute `hcl:"logins_per_prefix,optional"`
+	Handshakes             *hcl.Attribute `hcl:"handshakes,optional"`
+	HandshakesPerSecond    *hcl.Attribute `hcl:"handshakes_per_second,optional"`
+	PrefixIPv4             *hcl.Attribute `hcl:"prefix_ipv4,optional"`
+	PrefixIPv6             *hcl.Attribute `hcl:"prefix_ipv6,optional"`
+
+	Reserved *rawReserved `hcl:"reserved,block"`
+	Throttle *rawThrottle `hcl:"throttle,block"`
+}
+
+type rawReserved struct {
+	Def      hcl.Range      `hcl:",def_range"`
+	Places   *hcl.Attribute `hcl:"places,optional"`
+	Users    *hcl.Attribute `hcl:"users,optional"`
+	Networks *hcl.Attribute `hcl:"networks,optional"`
+}
+
+type rawThrottle struct {
+	Def      hcl.Range      `hcl:",def_range"`
+	Failures *hcl.Attribute `hcl:"failures,optional"`
+	Delay    *hcl.Attribute `hcl:"delay,optional"`
+	MaxDelay *hcl.Attribute `hcl:"max_delay,optional"`
+}
+
 type rawCluster struct {
 	Name      string    `hcl:"name,label"`
 	NameRange hcl.Range `hcl:"name,label_range"`
@@ -110,6 +142,7 @@ type rawCluster struct {
 	MockKeyFile         *hcl.Attribute `hcl:"mock_key_file,optional"`
 	AllowSuperusers     *hcl.Attribute `hcl:"allow_superusers,optional"`
 	NameClients         *hcl.Attribute `hcl:"client_address_in_application_name,optional"`
+	BroadcastCancels    *hcl.Attribute `hcl:"broadcast_cancels,optional"`
 
 	HoldPrimary *hcl.Attribute `hcl:"hold_primary,optional"`
 	HoldReplica *hcl.Attribute `hcl:"hold_replica,optional"`
@@ -151,14 +184,15 @@ type rawBackendTLS struct {
 }
 
 type rawBackend struct {
-	Name      string         `hcl:"name,label"`
-	NameRange hcl.Range      `hcl:"name,label_range"`
-	Def       hcl.Range      `hcl:",def_range"`
-	Address   *hcl.Attribute `hcl:"address,optional"`
-	Weight    *hcl.Attribute `hcl:"weight,optional"`
-	Zone      *hcl.Attribute `hcl:"zone,optional"`
-	Resolve   *hcl.Attribute `hcl:"resolve,optional"`
-	DNSServer *hcl.Attribute `hcl:"dns_server,optional"`
+	Name        string         `hcl:"name,label"`
+	NameRange   hcl.Range      `hcl:"name,label_range"`
+	Def         hcl.Range      `hcl:",def_range"`
+	Address     *hcl.Attribute `hcl:"address,optional"`
+	Weight      *hcl.Attribute `hcl:"weight,optional"`
+	Zone        *hcl.Attribute `hcl:"zone,optional"`
+	Resolve     *hcl.Attribute `hcl:"resolve,optional"`
+	DNSServer   *hcl.Attribute `hcl:"dns_server,optional"`
+	MaxSessions *hcl.Attribute `hcl:"max_sessions,optional"`
 
 	SendProxyProtocol *hcl.Attribute `hcl:"send_proxy_protocol,optional"`
 }

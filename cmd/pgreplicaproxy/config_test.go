@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/discovery"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/policy"
@@ -125,6 +126,10 @@ func TestEveryKeyIsConverted(t *testing.T) {
 			TLS: backends.TLSVerifyFull, ServerName: "db.example.com", Weight: weight,
 		}
 	}
+	limited := func(t backends.Target) backends.Target {
+		t.MaxSessions = 11
+		return t
+	}
 	announced := func(t backends.Target) backends.Target {
 		t.SendProxyProtocol = true
 		return t
@@ -170,7 +175,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				Monitor: backends.MonitorConfig{
 					Cluster: "main",
 					Targets: []backends.Target{
-						inZone(verified("db1", "db1.example.com:5432", 3)),
+						limited(inZone(verified("db1", "db1.example.com:5432", 3))),
 						announced(verified("db2", "[2001:db8::2]:5433", 1)),
 						verified("db3", "[2001:db8::3]:5432", 1),
 						{Cluster: "main", Name: "db4", Network: "unix", Address: "/var/run/postgresql/.s.PGSQL.5433", Weight: 1},
@@ -185,6 +190,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				Allow:            proxy.MethodSCRAM | proxy.MethodMD5 | proxy.MethodPassword | proxy.MethodOAuth | proxy.MethodGSS,
 				AllowMonitorUser: true,
 				NameClients:      true,
+				BroadcastCancels: true,
 				Placement: proxy.Placement{
 					HoldReplica: 3 * time.Second, MaxWaiting: 5, MaxDials: 6, SlowStart: 7 * time.Second,
 				},
@@ -228,6 +234,14 @@ func TestEveryKeyIsConverted(t *testing.T) {
 			},
 			{Allow: true, UserPattern: "a*", DatabasePattern: "b?"},
 		}},
+		Limits: admission.Limits{
+			Connections: 100, PerAddress: 1, PerPrefix: 2, PerUser: 3, PerDatabase: 4,
+			Logins: 5, LoginsPerPrefix: 6, Handshakes: 7, HandshakesPerSecond: 8, PrefixIPv4: 32, PrefixIPv6: 48,
+			Reserved: admission.Reserved{
+				Places: 9, Users: []string{"postgres"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
+			},
+			Throttle: admission.Throttle{Failures: 10, Delay: time.Second, MaxDelay: time.Minute},
+		},
 		Admin: adminConfig{
 			Listen: listenerConfig{Network: "tcp", Address: "0.0.0.0:7434", Private: true}, Token: "secret of the file", Pprof: true,
 		},
@@ -235,7 +249,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 		LogFormat: "json",
 	}
 	if !reflect.DeepEqual(got, want) { // Diff shows Credentials without the password
-		t.Errorf("(-want +got)\n%s", cmp.Diff(want, got))
+		t.Errorf("(-want +got)\n%s", cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })))
 	}
 }
 

@@ -84,7 +84,7 @@ type referenceKey struct {
 
 // The lines of the sample, whether they are commented out or not.
 var (
-	keyLine   = regexp.MustCompile(`^([a-z_]+) += (.*)$`)
+	keyLine   = regexp.MustCompile(`^([a-z0-9_]+) += (.*)$`)
 	blockLine = regexp.MustCompile(`^([a-z_]+)( "\w+")? \{(.*)$`)
 	trailing  = regexp.MustCompile(`^(.*?[^ ]) +# (.*)$`)
 )

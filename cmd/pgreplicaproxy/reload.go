@@ -105,7 +105,7 @@ func (cfg *config) adminKey() socketKey { return keys(cfg.allListeners())[len(cf
 func (s *service) proxyConfig(p *plan) proxy.Config {
 	return proxy.Config{
 		Clusters: p.clusters, Routes: p.cfg.Routes, DrainTimeout: p.cfg.DrainTimeout, Leaves: p.certificates.leafHashes,
-		Logger: s.log.Logger, Metrics: s.metrics, Events: s.events,
+		Logger: s.log.Logger, Metrics: s.metrics, Events: s.events, Gate: s.gate,
 	}
 }
 
@@ -192,6 +192,7 @@ func (s *service) planFor(cfg *config, diags *diagnostics) *plan {
 func (s *service) switchTo(ctx context.Context, next *plan) {
 	old := s.current.Swap(next)
 	s.log.change(next.cfg.LogLevel, next.cfg.LogFormat)
+	s.gate.SetLimits(next.cfg.Limits)
 	s.open(next)
 	if next.certificates != old.certificates {
 		next.certificates.start(ctx, &s.parts)

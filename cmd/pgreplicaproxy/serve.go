@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/replicon/pgreplicaproxy/internal/admin"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
@@ -77,6 +78,7 @@ type service struct {
 	server  *proxy.Server
 	metrics *metrics.Metrics
 	events  *events.Log
+	gate    *admission.Gate
 	history *admin.History
 	started time.Time
 	process *process
@@ -103,7 +105,7 @@ func serve(
 	ignoreClientEnvironment()
 	s := &service{
 		load: load, log: log, metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(),
-		history: &admin.History{}, started: time.Now(), sockets: make(sockets),
+		gate: admission.New(cfg.Limits), history: &admin.History{}, started: time.Now(), sockets: make(sockets),
 		process: self, manager: serviceManager{log.Logger},
 		hangups: make(chan os.Signal, 1), upgrades: make(chan os.Signal, 1), requests: make(chan reloadRequest), broken: make(chan error, 1),
 		stopping: make(chan struct{}),
@@ -274,6 +276,7 @@ func (s *service) front(p *plan, l listenerConfig) *tlsfront.Config {
 		ClientCertificates: p.certificates.clients,
 		PlaintextAllowed:   l.TLSOptional, ProxyProtocolFrom: l.ProxyProtocolFrom,
 		LoginTimeout: p.cfg.LoginTimeout,
+		Gate:         s.gate,
 		Logger:       s.log.Logger,
 		Observe: func(n tlsfront.Negotiation) {
 			s.metrics.Handshake(string(n.Outcome), tlsfront.TLSName(n.TLS), n.Took)

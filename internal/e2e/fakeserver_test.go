@@ -23,6 +23,7 @@ type fakeServer struct {
 	tls      *tls.Config // nil for a server without TLS
 	play     func(*fakeSession)
 	sessions atomic.Int64 // played so far
+	cancels  atomic.Int64 // CancelRequests so far
 
 	// ambush, when it is set, gets every new connection from its first byte on, the monitor's too: whose it is shows only
 	// in the startup packet.
@@ -109,6 +110,8 @@ func (f *fakeServer) serve(conn net.Conn) {
 		opening, err = wire.ReadOpening(conn)
 	}
 	switch {
+	case err == nil && opening.Kind == wire.KindCancel:
+		f.cancels.Add(1)
 	case err != nil || opening.Kind != wire.KindStartup:
 	case opening.Startup.User() == monitorUser, opening.Startup.User() == strangerUser:
 		_ = conn.SetDeadline(time.Time{})

@@ -46,10 +46,11 @@ func (a *authentication) step(m wire.Message) (done bool, err error) {
 	case wire.TypeAuthentication:
 		return a.request(m)
 	case wire.TypeErrorResponse:
+		state, _ := m.SQLState()
+		a.session.guessed(state)
 		if err := a.session.write(m.Append(nil)); err != nil {
 			return false, err
 		}
-		state, _ := m.SQLState()
 		return false, &serverError{sqlState: state}
 	case wire.TypeNegotiateProtocolVersion, wire.TypeNoticeResponse, wire.TypeParameterStatus:
 		return false, a.session.write(m.Append(nil))
@@ -82,6 +83,9 @@ func (a *authentication) request(m wire.Message) (done bool, err error) {
 	switch code {
 	case wire.AuthOK:
 		if err := a.accepted(); err != nil {
+			return false, err
+		}
+		if err := a.session.enter(); err != nil {
 			return false, err
 		}
 		return true, a.session.write(m.Append(nil))
@@ -173,7 +177,7 @@ func (a *authentication) answer() (wire.Message, error) {
 	if m.Type != wire.TypePassword {
 		return wire.Message{}, errNoAnswer
 	}
-	return m, nil
+	return m, a.session.fresh()
 }
 
 func (a *authentication) forward(m wire.Message) error {

@@ -66,7 +66,7 @@ func (t *cancelTable) find(c wire.Cancel) (backends.Target, bool) {
 
 // cancel passes a CancelRequest to the server of its session. The client's connection is closed only after the server has
 // closed its own, for clients take that as the sign that the cancel was dealt with (src/interfaces/libpq/fe-cancel.c). A
-// request that matches no session is dropped without a word, as a server does it.
+// request that matches no session is dropped without a word, as a server does it, or passed on to all servers; see broadcast.
 func (s *Server) cancel(ctx context.Context, client *tlsfront.Client) {
 	defer func() { _ = client.Conn.Close() }()
 	log := s.log.With("client", client.Address.String())
@@ -75,6 +75,9 @@ func (s *Server) cancel(ctx context.Context, client *tlsfront.Client) {
 	case s.predecessors.pass(ctx, client):
 		s.metrics.Cancelled("passed")
 		log.Debug("cancel request passed to a predecessor")
+	case s.broadcast(ctx, client):
+		s.metrics.Cancelled("broadcast")
+		log.Debug("cancel request passed to every server")
 	default:
 		s.metrics.Cancelled("unknown")
 		log.Debug("cancel request matches no session")

@@ -64,6 +64,9 @@ func (s *session) connect(ctx context.Context, keep func(context.Context) error)
 		if err == nil {
 			return leg, first, nil
 		}
+		if reasonOf(err) == ReasonLimit {
+			return serverLeg{}, wire.Message{}, err
+		}
 		if err := s.again(ctx, tried, err); err != nil {
 			return serverLeg{}, wire.Message{}, err
 		}
@@ -78,7 +81,11 @@ func (s *session) connect(ctx context.Context, keep func(context.Context) error)
 // round tries the candidates in turn. The last one's own words count when no time for another round is left.
 func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
 	var failures error
-	candidates := s.decision.Backends[:min(len(s.decision.Backends), candidatesPerRound)]
+	free := s.notFull(s.decision.Backends)
+	if len(free) == 0 {
+		return serverLeg{}, wire.Message{}, errServerFull(s.decision.Backends[0])
+	}
+	candidates := free[:min(len(free), candidatesPerRound)]
 	for i, name := range candidates {
 		s.moveTo(name)
 		left := len(candidates) - i
@@ -93,7 +100,11 @@ func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
 			}
 			s.detach()
 		}
+		s.visit.Rise()
 		failures = errors.Join(failures, err)
+		if reasonOf(err) == ReasonLimit {
+			continue
+		}
 		s.cluster.monitor.Suspect(name)
 		if ctx.Err() != nil || time.Now().After(s.client.Deadline) {
 			break
@@ -107,6 +118,9 @@ func (s *session) attempt(ctx context.Context, name string, left int) (serverLeg
 	st, named := s.cluster.known().State(name)
 	if !named {
 		return serverLeg{}, wire.Message{}, fmt.Errorf("server %s was removed", name)
+	}
+	if err := s.sit(st.Target); err != nil {
+		return serverLeg{}, wire.Message{}, err
 	}
 	deadline := s.client.Deadline
 	if left > 1 || s.patience() > 0 {
@@ -174,11 +188,16 @@ func turnedAway(m wire.Message) bool {
 	return err == nil && (state == wire.CannotConnectNow || state == wire.TooManyConnections)
 }
 
-// settle lifts the deadline, which ends with AuthenticationOk, and passes on what the server says between AuthenticationOk and its first ReadyForQuery, notes the cancel key on
-// the way, and returns what was read behind. A server whose in_hot_standby says that it has another role than the session
+// readyTimeout bounds what comes between AuthenticationOk and the first ReadyForQuery: a server may have login triggers and
+// libraries to run through, but a session that nothing comes of must not stay for ever.
+const readyTimeout = time.Minute
+
+// settle passes on what the server says between AuthenticationOk and its first ReadyForQuery, for readyTimeout at most, notes
+// the cancel key on the way, and returns what was read behind. From then on no deadline holds. A server whose in_hot_standby says that it has another role than the session
 // was placed for is left before the client hears that it may begin.
 func (s *session) settle(server io.Reader) ([]byte, error) {
-	if err := s.undeadline(); err != nil {
+	s.client.Deadline, s.expired = time.Now().Add(readyTimeout), errNotReady
+	if err := s.setDeadline(s.client.Deadline); err != nil {
 		return nil, err
 	}
 	var buf []byte
@@ -196,7 +215,7 @@ func (s *session) settle(server io.Reader) ([]byte, error) {
 		case lookErr != nil:
 			return nil, lookErr
 		case ready:
-			return rest, nil
+			return rest, s.setDeadline(time.Time{})
 		case err != nil:
 			return nil, fmt.Errorf("server closed the session before it was ready: %w", err)
 		}

@@ -67,6 +67,9 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 	if err := p.authenticateClient(ctx); err != nil {
 		return pending{}, err
 	}
+	if err := p.enter(); err != nil {
+		return pending{}, err
+	}
 	if err := p.keepCandidates(ctx); err != nil {
 		return pending{}, err
 	}
@@ -169,6 +172,9 @@ func (p *passthrough) authenticateClient(ctx context.Context) error {
 		return clientScramError(err, p.request.User)
 	}
 	if body, err = p.ask(challenge); err != nil {
+		return err
+	}
+	if err := p.fresh(); err != nil {
 		return err
 	}
 	p.key, err = p.server.Final(body)

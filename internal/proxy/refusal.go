@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/scram"
 	"github.com/replicon/pgreplicaproxy/policy"
 	"github.com/replicon/pgreplicaproxy/wire"
@@ -40,6 +41,11 @@ var (
 	errNoAnswer = refuse(ReasonProtocol, &wire.ErrorResponse{
 		Code:    wire.ProtocolViolation,
 		Message: "expected a password message",
+	})
+	errNotReady = refuse(ReasonTimeout, &wire.ErrorResponse{
+		Code:    wire.CannotConnectNow,
+		Message: "the server did not begin the session in time",
+		Hint:    "Retry; a login trigger or a library of the server may be what takes so long.",
 	})
 	errTimeout = refuse(ReasonTimeout, &wire.ErrorResponse{
 		Code:    wire.CannotConnectNow,
@@ -102,6 +108,34 @@ func errNoEntry(e policy.Entry) error {
 	return refuse(ReasonAccess, &wire.ErrorResponse{
 		Code: wire.InvalidAuthorizationSpecification, Message: e.Reason,
 		Hint: "The access blocks of the proxy's configuration say who may come in.",
+	})
+}
+
+// errLimit is what the client is told of an error of package admission.
+func errLimit(err error) error {
+	var limit *admission.LimitError
+	var throttled *admission.ThrottleError
+	switch {
+	case errors.As(err, &limit):
+		return errors.Join(refuse(ReasonLimit, &wire.ErrorResponse{
+			Code: wire.TooManyConnections, Message: "sorry, " + limit.Message,
+			Hint: fmt.Sprintf("Retry later; %s in the limits block of the proxy's configuration sets it.", limit.Limit),
+		}), err)
+	case errors.As(err, &throttled):
+		seconds := int(max(throttled.After, time.Second).Round(time.Second) / time.Second)
+		return errors.Join(refuse(ReasonThrottled, &wire.ErrorResponse{
+			Code: wire.TooManyConnections, Message: fmt.Sprintf("too many failed logins of user %q from this address", throttled.User),
+			Hint: fmt.Sprintf("Retry in %d s, with the right password.", seconds),
+		}), err)
+	default:
+		return err
+	}
+}
+
+func errServerFull(backend string) error {
+	return refuse(ReasonLimit, &wire.ErrorResponse{
+		Code: wire.TooManyConnections, Message: fmt.Sprintf("sorry, too many sessions on server %q", backend),
+		Hint: "Retry later; max_sessions in the backend block of the proxy's configuration sets it.",
 	})
 }
 

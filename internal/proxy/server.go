@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/discovery"
 	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
@@ -31,6 +32,8 @@ type Config struct {
 	Leaves func() [][32]byte
 	// Logger gets one line for each session at its end, and one for each change of a server; nil is silent.
 	Logger *slog.Logger
+	// Gate is the listeners', asked before a stranger's CancelRequest goes to servers; nil lets every one through.
+	Gate *admission.Gate `json:"-"`
 	// Metrics counts what happens; nil counts nothing.
 	Metrics *metrics.Metrics `json:"-"`
 	// Events are told of servers that change and of sessions that the program ends; nil remembers nothing.
@@ -55,6 +58,9 @@ type ClusterConfig struct {
 	Placement Placement
 	// NameClients adds the client's address to the application_name that its server sees.
 	NameClients bool
+	// BroadcastCancels passes a CancelRequest whose key is not known here to every server of the cluster, a few per second: for
+	// several instances behind one address.
+	BroadcastCancels bool
 }
 
 // Server carries sessions. Its methods may be called from anywhere.
@@ -62,6 +68,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics.Metrics
 	events   *events.Log
+	gate     *admission.Gate
 	settings atomic.Pointer[settings]
 	updating sync.Mutex   // held by Update
 	starts   chan *upkeep // to Run: of clusters that are new
@@ -69,6 +76,7 @@ type Server struct {
 	relays       relay.Engine
 	cancels      cancelTable
 	predecessors predecessors
+	broadcasts   broadcasts
 	orphans      orphans
 	ends         sync.WaitGroup // of sessions that leave something to do behind
 	lastID       atomic.Uint64
@@ -88,6 +96,7 @@ func New(cfg Config) *Server {
 		log:      cfg.Logger,
 		metrics:  cfg.Metrics,
 		events:   cfg.Events,
+		gate:     cfg.Gate,
 		starts:   make(chan *upkeep),
 		leaving:  make(chan struct{}),
 		orphans:  newOrphans(),
@@ -149,6 +158,7 @@ func (s *Server) Snapshots() map[string]*backends.Snapshot {
 // ServeClient is a tlsfront.Handler. It returns when the session is logged in and relayed, or has ended.
 func (s *Server) ServeClient(ctx context.Context, client *tlsfront.Client) {
 	if client.Opening.Kind == wire.KindCancel {
+		defer client.Visit.Leave()
 		s.cancel(ctx, client)
 		return
 	}

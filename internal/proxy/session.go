@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/policy"
@@ -36,17 +37,20 @@ type session struct {
 	held     time.Duration // how long the session has waited for a server
 	placed   string        // the server that counts the session, empty for none
 
+	visit  *admission.Visit
+	trial  *admission.Attempt
 	key    wire.Cancel // the server's, zero before it was heard
 	forget func()      // removes the key from the cancel table
 	stop   func() bool
 	cancel func() // ends what the login waits for
 
-	mu     sync.Mutex
-	target backends.Target // of leg
-	leg    net.Conn        // nil before a server was reached
-	begun  bool            // the client hears the server on leg, so no other can take over
-	relay  *relay.Relay    // nil before the login is complete
-	ending *relay.Ending
+	mu      sync.Mutex
+	target  backends.Target // of leg
+	leg     net.Conn        // nil before a server was reached
+	expired error           // what is wrong once the client's deadline has passed
+	begun   bool            // the client hears the server on leg, so no other can take over
+	relay   *relay.Relay    // nil before the login is complete
+	ending  *relay.Ending
 
 	counters *metrics.Session // nil before the login is complete
 	counted  relay.Stats      // what the counters have of it
@@ -57,7 +61,7 @@ func newSession(s *Server, client *tlsfront.Client) *session {
 	return &session{
 		server: s, client: client, up: wire.NewReader(client.Conn), address: client.Address.String(),
 		id: s.lastID.Add(1), started: time.Now(), settings: s.settings.Load(),
-		forget: func() {}, cancel: func() {},
+		visit: client.Visit, forget: func() {}, cancel: func() {}, expired: errTimeout,
 	}
 }
 
@@ -70,6 +74,7 @@ func (s *session) run(ctx context.Context) {
 	s.stop = context.AfterFunc(ctx, func() { s.end(relay.Ending{Error: errShutdown, Why: "shutdown"}) })
 	ready, err := s.login(login)
 	if err != nil {
+		s.judged(err)
 		s.fail(err)
 		return
 	}
@@ -174,16 +179,17 @@ func (s *session) detach() {
 	defer s.mu.Unlock()
 	_ = s.leg.Close()
 	s.leg = nil
+	s.visit.Rise()
 }
 
-// undeadline lifts the deadline of the login from both legs, unless the session is to end.
-func (s *session) undeadline() error {
+// setDeadline sets the deadline of both legs, the zero one for none, unless the session is to end.
+func (s *session) setDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending != nil {
 		return s.ending.Error
 	}
-	return errors.Join(s.client.Conn.SetDeadline(time.Time{}), s.leg.SetDeadline(time.Time{}))
+	return errors.Join(s.client.Conn.SetDeadline(t), s.leg.SetDeadline(t))
 }
 
 // fail ends a session that did not come to be relayed: the client is told what it may know, the log the rest.
@@ -205,7 +211,7 @@ func (s *session) fail(err error) {
 		s.log(slog.LevelDebug, "client gone during login", "err", err)
 	default:
 		if !time.Now().Before(s.client.Deadline) {
-			err = errors.Join(errTimeout, err)
+			err = errors.Join(s.expired, err)
 		}
 		s.log(slog.LevelWarn, "session refused", "err", err)
 		if message, encodeErr := forClient(err).AppendBinary(nil); encodeErr == nil {
@@ -258,6 +264,7 @@ func (s *session) leave() {
 	s.stop()
 	s.forget()
 	s.moveTo("")
+	s.visit.Leave()
 	s.server.remove(s)
 }
 
@@ -299,6 +306,9 @@ func (s *session) write(b []byte) error {
 
 // place turns the startup packet into a request, and the request into a decision, for which the session may have to wait.
 func (s *session) place(ctx context.Context) error {
+	if err := s.visit.Late(); err != nil {
+		return errLimit(err)
+	}
 	q, err := s.ask()
 	if err != nil {
 		return err
@@ -313,14 +323,16 @@ func (s *session) place(ctx context.Context) error {
 	if c := s.cluster; c != nil && !c.AllowMonitorUser && clip(q.User, maxName) == c.Monitor.Credentials.User {
 		return errMonitorUser(q.User)
 	}
-	switch s.decision.Verdict {
-	case policy.Serve:
-		return nil
-	case policy.Wait:
-		return s.hold(ctx, 0)
-	default:
+	if s.decision.Verdict == policy.Refuse {
 		return errNoRoute(s.decision, q)
 	}
+	if err := s.knock(ctx); err != nil {
+		return err
+	}
+	if s.decision.Verdict == policy.Wait {
+		return s.hold(ctx, 0)
+	}
+	return nil
 }
 
 // minLSN is the setting in the client's options that names the position in the write-ahead log which a replica must have

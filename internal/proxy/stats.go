@@ -18,6 +18,8 @@ const (
 	ReasonProtocol       Reason = "protocol"        // the client broke the protocol
 	ReasonNoRoute        Reason = "no_route"        // no route takes the request
 	ReasonAccess         Reason = "access"          // no access rule lets it in
+	ReasonLimit          Reason = "limit"           // a limit was met
+	ReasonThrottled      Reason = "throttled"       // too many failed logins before it
 	ReasonMonitorUser    Reason = "monitor_user"    // it asked for the monitor's role
 	ReasonNoServer       Reason = "no_server"       // no server has the role asked for
 	ReasonCrowded        Reason = "crowded"         // too many wait for a server already

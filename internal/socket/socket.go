@@ -30,6 +30,7 @@ const (
 type Socket struct {
 	net.Conn
 	unread  []byte
+	onWrite func()   // nil for nothing
 	records *records // not nil under TLS
 	memory  *Memory  // not nil once detached
 }
@@ -81,8 +82,15 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
+// OnWrite calls f once, when the next Write begins. It must not be called while a Write is under way.
+func (s *Socket) OnWrite(f func()) { s.onWrite = f }
+
 // Write writes to the connection; once detached, to the memory.
 func (s *Socket) Write(p []byte) (int, error) {
+	if f := s.onWrite; f != nil {
+		s.onWrite = nil
+		f()
+	}
 	if s.memory != nil {
 		s.memory.out = append(s.memory.out, p...)
 		return len(p), nil

@@ -40,11 +40,36 @@ access {
   database_pattern = "b?"
 }
 
+limits {
+  connections              = 100
+  connections_per_address  = 1
+  connections_per_prefix   = 2
+  connections_per_user     = 3
+  connections_per_database = 4
+  logins                   = 5
+  logins_per_prefix        = 6
+  handshakes               = 7
+  handshakes_per_second    = 8
+  prefix_ipv4              = 32
+  prefix_ipv6              = 48
+  reserved {
+    places   = 9
+    users    = ["postgres"]
+    networks = ["10.0.0.1"]
+  }
+  throttle {
+    failures  = 10
+    delay     = "1s"
+    max_delay = "1m"
+  }
+}
+
 cluster "main" {
   authentication       = "relay"
   allow_authentication = ["scram-sha-256", "md5", "password", "oauth", "gss"]
 
   client_address_in_application_name = true
+  broadcast_cancels                  = true
 
   hold_primary = "0s"
   hold_replica = "3s"
@@ -75,6 +100,8 @@ cluster "main" {
     address = "db1.example.com"
     weight  = 3
     zone    = "a"
+
+    max_sessions = 11
   }
   backend "db2" {
     address             = "[2001:db8::2]:5433"
