@@ -119,8 +119,8 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // lock. After Run has returned it stays as it was last.
 func (m *Monitor) Snapshot() *Snapshot { return m.snapshot.Load() }
 
-// FirstRound is closed once every server was asked once, whatever came of it, and the snapshot says so. Servers that Update
-// brings later are unknown until they were asked, and nobody waits for them.
+// FirstRound is closed once every server was asked once, whatever came of it, and the state file and the snapshot say so.
+// Servers that Update brings later are unknown until they were asked, and nobody waits for them.
 func (m *Monitor) FirstRound() <-chan struct{} { return m.first }
 
 // Suspect tells that a client's session could not be started on a server, or found it in another role. The server
@@ -160,7 +160,9 @@ func (m *Monitor) Run(ctx context.Context) {
 		config := w.roster.config
 		if observations, all := w.observations(); all || m.begun() {
 			p.publish(ctx, config, observations)
-			m.begin()
+			if p.file.holds(p.memory) { // else the primary is Pending for a moment yet
+				m.begin()
+			}
 		}
 		if carriedOut != nil {
 			carriedOut()
