@@ -86,7 +86,7 @@ func tokenFile(cfg *config) string { return filepath.Join(cfg.StateDir, "admin.t
 func (s *service) adminSources() admin.Sources {
 	return admin.Sources{
 		Version: buildVersion(), Started: s.started, Snapshots: s.server.Snapshots, Clusters: s.clusterStatus,
-		Drained: s.server.Draining, Sessions: s.sessionList, Routes: s.routeList, Access: s.accessStatus,
+		Standing: s.server.Standing, Sessions: s.sessionList, Routes: s.routeList, Access: s.accessStatus,
 		Certificates: func() []admin.Certificate { return s.current.Load().certificates.admin() },
 		NotReady:     func() []string { return s.current.Load().certificates.notReady() },
 	}
@@ -101,7 +101,7 @@ func (s *service) adminActions() admin.Actions {
 }
 
 func (s *service) clusterStatus(name string) admin.Cluster {
-	c := admin.Cluster{Authentication: "relay"}
+	c := admin.Cluster{Authentication: "relay", Waiting: s.server.Waiting(name)}
 	if _, ok := s.current.Load().cfg.Passthrough[name]; ok {
 		c.Authentication = "scram_passthrough"
 	}

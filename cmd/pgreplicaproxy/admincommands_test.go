@@ -160,7 +160,7 @@ func TestOperatingCommands(t *testing.T) {
 		{[]string{"accept", "main", "db1"}, "accepted db1 as the primary of cluster main\nexit code 0\n", "accept main db1"},
 		{[]string{"forget", "main"}, "forgot the past of cluster main\nexit code 0\n", "forget main"},
 		{[]string{"sessions", "end", "7"}, "ended session 7\nexit code 0\n", "end"},
-		{[]string{"reload"}, "all is well\nexit code 0\n", "reload"},
+		{[]string{"reload"}, "all is well\nconfiguration reloaded\nexit code 0\n", "reload"},
 		{[]string{"sessions", "end", "x"}, "exit code 2", ""},
 		{[]string{"drain"}, "exit code 2", ""},
 		{[]string{"accept", "main"}, "exit code 2", ""},

@@ -98,6 +98,9 @@ func (p printer) status(st admin.Status) string {
 		if c.Conflict {
 			b.WriteString(p.paint("  Several servers claim to be the primary: pgreplicaproxy accept "+c.Name+" SERVER", red) + "\n")
 		}
+		if c.StateFile != "" {
+			b.WriteString(p.paint("  What is known of its past cannot be kept: "+c.StateFile, red) + "\n")
+		}
 		b.WriteString(p.table("  ", p.servers(c, st.Time)))
 		b.WriteString(p.findings(c))
 		if routes := routesOf(st, c); len(routes) > 1 {
@@ -157,6 +160,9 @@ func stateOf(s admin.Server) cell {
 	}
 	if s.Lagging {
 		c.text, c.colour = c.text+", lagging", yellow
+	}
+	if s.Ejected {
+		c.text, c.colour = c.text+", passed over", yellow
 	}
 	if s.Drained {
 		c.text, c.colour = c.text+", out of service", yellow

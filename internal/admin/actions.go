@@ -2,9 +2,11 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/replicon/pgreplicaproxy/internal/events"
 )
@@ -60,7 +62,13 @@ func (c *Config) addActions(mux *http.ServeMux) {
 		}
 		return "ended session " + r.PathValue("id"), a.EndSession(id)
 	})
-	change("/reload", a.Reload != nil, func(r *http.Request) (string, error) { return a.Reload(r.Context()) })
+	change("/reload", a.Reload != nil, func(r *http.Request) (string, error) {
+		text, err := a.Reload(r.Context())
+		if err != nil {
+			return "", errors.New(strings.TrimSpace(text + "\n" + err.Error()))
+		}
+		return strings.TrimSpace(text + "\nconfiguration reloaded"), nil
+	})
 }
 
 // act does what was asked for and tells the client, the log and the list of events.
@@ -77,10 +85,12 @@ func (c *Config) act(w http.ResponseWriter, r *http.Request, do func(*http.Reque
 		return
 	}
 	c.Logger.LogAttrs(r.Context(), slog.LevelInfo, "operator", slog.String("action", r.URL.Path), slog.String("done", text))
-	c.Events.Add(events.Event{
-		Level: events.Info, Kind: events.Operator, Cluster: r.PostFormValue("cluster"), Backend: r.PostFormValue("backend"),
-		Text: "operator " + text,
-	})
+	if r.URL.Path != "/reload" { // which tells of itself
+		c.Events.Add(events.Event{
+			Level: events.Info, Kind: events.Operator, Cluster: r.PostFormValue("cluster"), Backend: r.PostFormValue("backend"),
+			Text: "operator " + text,
+		})
+	}
 	writeText(w, http.StatusOK, text+"\n")
 }
 

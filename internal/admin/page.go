@@ -110,7 +110,7 @@ func health(c Cluster) string {
 		all = all && s.Role != "unknown" && !s.Lagging && !s.Access.wrong()
 	}
 	switch {
-	case c.Conflict || !primary:
+	case c.Conflict || c.StateFile != "" || !primary:
 		return "bad"
 	case !all:
 		return "doubtful"

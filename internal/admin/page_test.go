@@ -21,8 +21,8 @@ func TestPage(t *testing.T) {
 		t.Fatalf("got %d %q: %s", w.Code, w.Header(), page)
 	}
 	for _, want := range []string{
-		"db2 is primary, 0 replicas, 1 server out, 2 sessions, 2 clients waiting", "10.0.0.12:5432", "connection refused",
-		"out of service", "PostgreSQL 17.2", "db.example.com", "&lt;no answer&gt;", "not obtained yet",
+		"disk full", "lagging", "5.0 MB, 1 s", "passed over", "the newest timeline", "db2 is primary, 1 replica, 1 server out, 2 sessions, 2 clients waiting", "10.0.0.12:5432", "connection refused",
+		"out of service", "db.example.com", "&lt;no answer&gt;", "not obtained yet",
 		"&lt;script&gt;alert(1)&lt;/script&gt;", `aria-label="last 5 minutes: primary"`, `<html lang="en">`, `aria-live="polite"`,
 	} {
 		if !strings.Contains(page, want) {

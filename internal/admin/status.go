@@ -18,8 +18,9 @@ type Sources struct {
 	Snapshots func() map[string]*backends.Snapshot
 	// Clusters returns what else there is to say of the cluster of that name; only fields that Snapshots do not fill are taken.
 	Clusters func(name string) Cluster
-	// Drained reports whether an operator took a server out of service.
-	Drained func(cluster, backend string) bool
+	// Standing tells whether an operator took a server out of service, and whether it is passed over because clients have failed
+	// to reach it.
+	Standing func(cluster, backend string) (drained, ejected bool)
 	// Access returns what is known of the way that logins take to each server, by the names of cluster and server.
 	Access func() map[string]map[string]Access
 	// Sessions returns the sessions of now.
@@ -53,6 +54,8 @@ type Cluster struct {
 	Authentication string `json:"authentication,omitempty"`
 	// Conflict is true while several servers claim to be the primary.
 	Conflict bool `json:"conflict"`
+	// StateFile says why what is known of the cluster's past cannot be stored or read, empty when all is well.
+	StateFile string `json:"state_file,omitempty"`
 	// Waiting counts clients that are held until a server can take them.
 	Waiting int `json:"waiting"`
 	// Servers are the primary first, then the others in the order of the configuration.
@@ -69,10 +72,14 @@ type Server struct {
 	// Status is a word of backends.Status, and Detail says what is wrong, empty when nothing is.
 	Status string `json:"status"`
 	Detail string `json:"detail,omitempty"`
+	// Reason says why the primary is the primary, where there was a choice.
+	Reason string `json:"reason,omitempty"`
 	// Since is when Role or Status changed last.
 	Since time.Time `json:"since"`
 	// Drained is true while an operator keeps sessions away.
-	Drained bool   `json:"drained"`
+	Drained bool `json:"drained"`
+	// Ejected is true while sessions are placed elsewhere because clients have failed to reach it.
+	Ejected bool   `json:"ejected"`
 	Weight  int    `json:"weight"`
 	Zone    string `json:"zone,omitempty"`
 	// Timeline is zero where it is not known.
@@ -175,13 +182,18 @@ func (s *Sources) clusterStatus(name string, snapshot *backends.Snapshot, access
 		c = s.Clusters(name)
 	}
 	c.Name, c.Servers = name, []Server{}
+	if err := snapshot.Judgement.StateFileError; err != nil {
+		c.StateFile = err.Error()
+	}
 	for i := range snapshot.States {
 		state := &snapshot.States[i]
 		server := serverStatus(state)
 		if known, ok := access[server.Name]; ok {
 			server.Access = &known
 		}
-		server.Drained = s.Drained != nil && s.Drained(name, server.Name)
+		if s.Standing != nil {
+			server.Drained, server.Ejected = s.Standing(name, server.Name)
+		}
 		c.Conflict = c.Conflict || state.Status == backends.Conflict
 		c.Servers = append(c.Servers, server)
 	}
@@ -196,11 +208,20 @@ func (s *Sources) clusterStatus(name string, snapshot *backends.Snapshot, access
 }
 
 func serverStatus(st *backends.State) Server {
-	return Server{
+	s := Server{
 		Name: st.Target.Name, Address: st.Target.Address, Role: st.Role.String(), Claim: st.Claim.String(),
 		Status: st.Status.String(), Detail: st.Detail, Since: st.Since, Weight: st.Target.Weight,
 		Zone: st.Target.Zone, Timeline: st.Timeline, Version: st.ServerVersion, Upstream: st.Upstream,
+		Lagging: st.Lagging, Reason: st.Reason,
 	}
+	if st.LagBytesKnown {
+		s.LagBytes = &st.LagBytes
+	}
+	if st.LagTimeKnown {
+		seconds := st.LagTime.Seconds()
+		s.LagSeconds = &seconds
+	}
+	return s
 }
 
 // countSessions fills in the numbers of sessions.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -27,15 +28,19 @@ func full() Sources {
 				},
 				{
 					Target: backends.Target{Name: "db2", Address: "10.0.0.12:5432", Weight: 1}, Role: policy.Primary, Claim: policy.Primary,
-					Status: backends.Up, Since: now, Timeline: 3, ServerVersion: "17.2",
+					Status: backends.Up, Since: now, Timeline: 3, ServerVersion: "17.2", Reason: "the newest timeline",
 				},
-			}, Backends: make([]policy.Backend, 2)}}
+				{
+					Target: backends.Target{Name: "db3"}, Role: policy.Replica, Claim: policy.Replica, Status: backends.Up,
+					LagBytes: 5 << 20, LagBytesKnown: true, LagTime: 1500 * time.Millisecond, LagTimeKnown: true, Lagging: true,
+				},
+			}, Backends: make([]policy.Backend, 3), Judgement: backends.Judgement{StateFileError: errors.New("disk full")}}}
 		},
 		Clusters: func(string) Cluster { return Cluster{Authentication: "relay", Waiting: 2} },
 		Access: func() map[string]map[string]Access {
 			return map[string]map[string]Access{"main": {"db2": {Binding: "broken", Findings: []string{"pg_hba.conf <lets> everybody in"}}}}
 		},
-		Drained: func(_, backend string) bool { return backend == "db1" },
+		Standing: func(_, backend string) (drained, ejected bool) { return backend == "db1", backend == "db2" },
 		Sessions: func() []Session {
 			return []Session{
 				{ID: 1, Route: "*", Cluster: "main", Backend: "db2", State: "idle"},
@@ -70,7 +75,10 @@ func TestStatus(t *testing.T) {
 	if a := main.Servers[0].Access; a == nil || a.Binding != "broken" || len(a.Findings) != 1 || main.Servers[1].Access != nil {
 		t.Errorf("access is %+v and %+v", a, main.Servers[1].Access)
 	}
-	if main.Waiting != 2 || main.Authentication != "relay" || main.Conflict {
+	if db3 := main.Servers[2]; *db3.LagBytes != 5<<20 || *db3.LagSeconds != 1.5 || !db3.Lagging {
+		t.Errorf("third server is %+v", db3)
+	}
+	if main.Waiting != 2 || main.StateFile != "disk full" || main.Authentication != "relay" || main.Conflict {
 		t.Errorf("cluster is %+v", main)
 	}
 	if got := st.Routes[0].Sessions["db2"]; got != 2 {

@@ -40,7 +40,7 @@ func New(version, goVersion string) *Metrics {
 // Watch makes sources known, once.
 func (m *Metrics) Watch(s Sources) {
 	if m != nil {
-		m.registry.MustRegister(newGauges(s))
+		m.registry.MustRegister(gauges{s})
 	}
 }
 

@@ -79,13 +79,17 @@ func TestGauges(t *testing.T) {
 		Snapshots: func() map[string]*backends.Snapshot {
 			return map[string]*backends.Snapshot{"main": {States: []backends.State{
 				{Target: backends.Target{Name: "db1"}, Status: backends.Conflict, Claim: policy.Primary, Timeline: 7},
-				{Target: backends.Target{Name: "db2"}, Status: backends.Up, Role: policy.Replica},
+				{Target: backends.Target{Name: "db2"}, Status: backends.Up, Role: policy.Replica, LagBytes: 5, LagBytesKnown: true, LagTime: 1500 * time.Millisecond, LagTimeKnown: true, Lagging: true},
 			}}}
 		},
 		Findings: func() map[string]map[string][]string {
 			return map[string]map[string][]string{"main": {"db2": {"trust"}}}
 		},
 		Logins: func() int { return 3 },
+		Holds: func() map[string]Holds {
+			return map[string]Holds{"main": {Waiting: 2, Ended: map[string]uint64{"expired": 4}}}
+		},
+		Standing: func(_, backend string) (drained, ejected bool) { return backend == "db1", backend == "db2" },
 		Certificates: func() []Certificate {
 			return []Certificate{{Names: []string{"b", "a"}, NotAfter: expiry, Failing: true}}
 		},
@@ -100,6 +104,14 @@ func TestGauges(t *testing.T) {
 		`pgreplicaproxy_backend_timeline{backend="db1",cluster="main"} 7`,
 		`pgreplicaproxy_cluster_conflict{cluster="main"} 1`,
 		`pgreplicaproxy_backend_finding{backend="db2",cluster="main",finding="trust"} 1`,
+		`pgreplicaproxy_cluster_state_file_failing{cluster="main"} 0`,
+		`pgreplicaproxy_backend_lag_bytes{backend="db2",cluster="main"} 5`,
+		`pgreplicaproxy_backend_lag_seconds{backend="db2",cluster="main"} 1.5`,
+		`pgreplicaproxy_backend_lagging{backend="db2",cluster="main"} 1`,
+		`pgreplicaproxy_backend_drained{backend="db1",cluster="main"} 1`,
+		`pgreplicaproxy_backend_ejected{backend="db2",cluster="main"} 1`,
+		`pgreplicaproxy_waiting{cluster="main"} 2`,
+		`pgreplicaproxy_holds_total{cluster="main",outcome="expired"} 4`,
 		`pgreplicaproxy_logins 3`,
 		`pgreplicaproxy_certificate_not_after_timestamp_seconds{names="a b"} 2e+09`,
 		`pgreplicaproxy_certificate_renewal_failing{names="a b"} 1`,

@@ -21,6 +21,12 @@ func (s *Server) changed(c backends.Change) {
 // changeText says what a server is now, and what it was: "db2 is primary (was replica)", "db1 is down: connection refused (was
 // primary)".
 func changeText(c backends.Change) string {
+	if c.Is.Role == c.Was.Role && c.Is.Status == c.Was.Status {
+		if c.Is.Lagging {
+			return c.Is.Target.Name + " lags too far behind"
+		}
+		return c.Is.Target.Name + " lags no more"
+	}
 	is := c.Is.Role.String()
 	if c.Is.Status != backends.Up && c.Is.Role == policy.Unknown {
 		is = c.Is.Status.String()
@@ -38,10 +44,13 @@ func changeText(c backends.Change) string {
 }
 
 func levelOf(st backends.State) events.Level {
-	switch {
-	case st.Status == backends.Up:
+	switch st.Status {
+	case backends.Up, backends.Pending:
+		if st.Lagging {
+			return events.Warning
+		}
 		return events.Info
-	case st.Status == backends.Conflict, st.Status == backends.Foreign, st.Status == backends.Down, st.Status == backends.Silent:
+	case backends.Conflict, backends.Quarantined, backends.Foreign, backends.Down, backends.Silent:
 		return events.Error
 	default:
 		return events.Warning

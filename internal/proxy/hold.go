@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -62,6 +63,21 @@ func (w *waitingRoom) size() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.total
+}
+
+// ended returns how many waits have ended, by their outcomes.
+func (w *waitingRoom) ended() map[HoldOutcome]uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.outcomes)
+}
+
+// Waiting returns how many sessions wait for a server of a cluster.
+func (s *Server) Waiting(cluster string) int {
+	if c := s.settings.Load().clusters[cluster]; c != nil {
+		return c.waiting.size()
+	}
+	return 0
 }
 
 // patience is how much longer the session may be held; zero or less is not at all.

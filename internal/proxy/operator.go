@@ -120,8 +120,11 @@ func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
 	return nil
 }
 
-// Draining reports whether an operator has taken a server out of service.
-func (s *Server) Draining(cluster, backend string) bool {
-	c := s.settings.Load().clusters[cluster]
-	return c != nil && c.standings.isDraining(backend)
+// Standing tells whether an operator has taken a server out of service, and whether it is tried after all others because clients
+// have failed to reach it.
+func (s *Server) Standing(cluster, backend string) (drained, ejected bool) {
+	if c := s.settings.Load().clusters[cluster]; c != nil {
+		return c.standings.how(backend, time.Now())
+	}
+	return false, false
 }

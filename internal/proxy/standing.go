@@ -191,6 +191,14 @@ func (s *standings) isDraining(name string) bool {
 	return s.of(name).draining
 }
 
+// how tells whether an operator has taken a server out, and whether it is ejected.
+func (s *standings) how(name string, now time.Time) (drained, ejected bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.of(name)
+	return st.draining, now.Before(st.outlier.until)
+}
+
 // drain notes an operator's wish.
 func (s *standings) drain(name string, drain bool) {
 	s.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/relay"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
@@ -107,6 +108,19 @@ func (s *Server) Count() {
 		}
 		sess.mu.Unlock()
 	}
+}
+
+// Holds returns the sessions that wait for a server and the waits that have ended, by cluster.
+func (s *Server) Holds() map[string]metrics.Holds {
+	list := make(map[string]metrics.Holds)
+	for name, c := range s.settings.Load().clusters {
+		holds := metrics.Holds{Waiting: c.waiting.size(), Ended: make(map[string]uint64)}
+		for outcome, n := range c.waiting.ended() {
+			holds.Ended[string(outcome)] = n
+		}
+		list[name] = holds
+	}
+	return list
 }
 
 // Logins returns the number of clients that are logging in.
