@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -121,7 +122,7 @@ func (s *standings) fill(known []policy.Backend, slowStart time.Duration, now ti
 		st.observe(b.Role == policy.Replica && !b.Lagging && !b.Draining, s.running, now)
 		b.Cold = st.cold(slowStart, now)
 	}
-	s.running = true
+	s.running = s.running || slices.ContainsFunc(known, func(b policy.Backend) bool { return b.Role != policy.Unknown })
 	return list
 }
 

@@ -42,6 +42,7 @@ func TestCold(t *testing.T) {
 			}
 		}
 	}
+	want(0, []policy.Backend{{Name: "a"}, {Name: "b"}}, 0, 0) // nobody was asked yet
 	both := replicas("a", "b")
 	want(0, both, 0, 0)
 	gone := replicas("a", "b")
