@@ -90,9 +90,12 @@ func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
 		s.moveTo(name)
 		left := len(candidates) - i
 		leg, first, err := s.attempt(ctx, name, left)
-		if err == nil && turnedAway(first) && (left > 1 || s.patience() > 0) {
-			s.detach()
-			err = fmt.Errorf("%s turned the session away before authentication", name)
+		if err == nil && turnedAway(first) {
+			s.cluster.monitor.Suspect(name) // it may be stopping: its sessions should not keep it from that
+			if left > 1 || s.patience() > 0 {
+				s.detach()
+				err = fmt.Errorf("%s turned the session away before authentication", name)
+			}
 		}
 		if err == nil {
 			if err = s.begin(); err == nil {
