@@ -40,6 +40,11 @@ test: ## install what the tests need and run all of them, race detector on
 short: ## run all tests but the end-to-end ones
 	go test -short $(PACKAGES)
 
+.PHONY: chaos
+chaos: ## make every fault there is, then SEED's random ones for STEPS, and measure (an hour); FAULT=07 makes one
+	@internal/e2e/install.sh
+	@FAULT=$(FAULT) SEED=$(SEED) STEPS=$(STEPS) internal/e2e/chaos.sh
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each
 	@internal/e2e/fuzz.sh $(FUZZTIME)
@@ -59,6 +64,7 @@ bench-quick: build ## the same in 3 minutes
 .PHONY: check
 check: ## vet, lint, format, module files, import directions
 	go vet ./...
+	go vet -tags chaos ./internal/e2e
 	go run $(STATICCHECK) ./...
 	@unformatted="$$(go run $(GOFUMPT) -l .)"; if [ -n "$$unformatted" ]; then \
 		echo "run 'make format' for: $$unformatted"; exit 1; fi

@@ -220,6 +220,12 @@ func (l *load) waitAll(s *pgcluster.Server) {
 	})
 }
 
+// waitWriters waits until so many of the writing clients have a session on a server. The readers may have none.
+func (l *load) waitWriters(s *pgcluster.Server, n int) {
+	l.t.Helper()
+	l.wait("the writers are on "+s.Name, func() bool { return l.open(s, writing) == n })
+}
+
 // endings returns what ended the sessions on a server since a time.
 func (l *load) endings(s *pgcluster.Server, since time.Duration) (ended []*loadSession) {
 	l.mu.Lock()

@@ -3,10 +3,14 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,11 +34,15 @@ type faultRig struct {
 type faultSetup struct {
 	standbys int // 0 for two
 	async    bool
-	settings map[string]string // of the servers
-	lines    []string          // of the cluster's block
-	hcl      string            // beside the cluster's block
-	through  map[string]string // the address of a server, by its name, where it is not its own
+	settings map[string]string           // of the servers
+	cluster  string                      // the cluster's block; empty for one with the servers, and
+	lines    []string                    // these lines in it
+	more     string                      // blocks of the cluster, beside those of its servers
+	hcl      string                      // beside the cluster's block
+	through  map[string]string           // the address of a server, by its name, where it is not its own
+	ways     map[*pgcluster.Server]*line // which are these, where they are lines
 	mix      map[clientKind]int
+	interval string // of the monitor's questions; the harness's if empty
 	// everywhere makes the program listen on every address.
 	everywhere bool
 }
@@ -79,18 +87,76 @@ func startServers(t *testing.T, setup faultSetup) *faultRig {
 // serve starts the program and the witness.
 func (r *faultRig) serve(setup faultSetup) {
 	r.t.Helper()
-	hcl := clusterHCL(r.c, setup.lines...)
+	hcl := setup.cluster
+	if hcl == "" {
+		hcl = strings.TrimSuffix(clusterHCL(r.c, setup.lines...), "}\n") + setup.more + "}\n"
+	}
+	if setup.interval != "" {
+		hcl = strings.Replace(hcl, "interval = \"200ms\"", "interval = \""+setup.interval+"\"", 1)
+	}
 	for name, address := range setup.through {
 		hcl = strings.Replace(hcl, serverAddress(r.c.Server(name)), address, 1)
 	}
+	address := fmt.Sprintf("127.0.0.1:%d", lowPort(r.t))
+	listen := address
 	if setup.everywhere {
-		r.p = serve(r.t, "listen {\n  address = \":0\"\n}\n"+adminHCL+hcl+setup.hcl)
-		r.p.addr = fmt.Sprintf("127.0.0.1:%d", localPortOf(r.p.addr))
-	} else {
-		r.p = serve(r.t, listenHCL+adminHCL+hcl+setup.hcl)
+		listen = strings.TrimPrefix(address, "127.0.0.1")
 	}
+	r.p = serve(r.t, fmt.Sprintf("listen {\n  address = %q\n}\n", listen)+adminHCL+hcl+setup.hcl)
+	r.p.addr = address
 	r.before = r.p.holdings()
-	r.witness = startWitness(r.t, r.c, nil)
+	r.witness = startWitness(r.t, r.c, setup.ways)
+}
+
+// lowPort is a free port below those that the kernel gives to clients: one of theirs could otherwise have the program's port
+// while it is down.
+func lowPort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		port := 20000 + rand.IntN(10000)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+// restart ends the program with a signal and starts it again, with the state that it left and at the same address.
+func (r *faultRig) restart(sig os.Signal) {
+	r.t.Helper()
+	old := r.p
+	r.must(old.cmd.Process.Signal(sig))
+	select {
+	case <-old.done:
+	case <-time.After(patience):
+		r.t.Fatal("the program does not end")
+	}
+	if sig == os.Kill {
+		old.err = nil // as it was meant to be
+	}
+	p := &program{t: r.t, dir: old.dir, done: make(chan struct{}), more: make(chan struct{})}
+	p.start(nil, binary, "serve")
+	p.waitLog("listening", nil)
+	p.addr = old.addr
+	r.p, r.load.p = p, p
+}
+
+// reconfigure changes a text in the configuration and has it reloaded.
+func (r *faultRig) reconfigure(from, to string) {
+	r.t.Helper()
+	hcl, err := os.ReadFile(filepath.Join(r.p.dir, "pgreplicaproxy.hcl"))
+	r.must(err)
+	changed := strings.Replace(string(hcl), from, to, 1)
+	if changed == string(hcl) {
+		r.t.Fatalf("the configuration does not hold %q", from)
+	}
+	seen := r.p.logged()
+	r.p.write("pgreplicaproxy.hcl", changed)
+	r.p.signal(syscall.SIGHUP)
+	r.p.waitLogSince(seen, "configuration reloaded", nil)
 }
 
 // synchronous makes a server acknowledge no commit that one of the others does not have: what its sessions were told is
@@ -185,12 +251,12 @@ type holdings struct{ goroutines, descriptors int }
 // holdings counts what the program keeps now.
 func (p *program) holdings() holdings {
 	p.t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
-	response, err := client.Get(fmt.Sprintf("http://%s/debug/pprof/goroutine?debug=1", p.waitLog("admin listening", nil)["address"]))
+	response, err := client.Get(p.admin() + "/debug/pprof/goroutine?debug=1")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -222,4 +288,12 @@ func (p *program) waitHoldings(before holdings) {
 			p.t.Fatalf("the program keeps %+v, before its clients it was %+v", now, before)
 		}
 	}
+}
+
+// long chooses between the measure of every day and that of chaos.
+func long[T any](everyDay, inChaos T) T {
+	if chaos {
+		return inChaos
+	}
+	return everyDay
 }

@@ -229,19 +229,25 @@ func launchAs(t *testing.T, hcl string, env []string, command ...string) *progra
 	p := &program{t: t, dir: t.TempDir(), done: make(chan struct{}), more: make(chan struct{})}
 	p.write("monitor.password", monitorPassword)
 	p.configure(hcl)
+	p.start(env, command...)
+	return p
+}
+
+// start starts the program by a command with the configuration that is in its directory.
+func (p *program) start(env []string, command ...string) {
+	p.t.Helper()
 	p.cmd = exec.Command(command[0], append(command[1:], "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))...)
 	p.cmd.Env = cleanEnvironment(env...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	p.pid = p.cmd.Process.Pid
 	go p.follow(stderr)
-	t.Cleanup(p.stop)
-	return p
+	p.t.Cleanup(p.stop)
 }
 
 // configure writes the configuration, with what all tests have in common.

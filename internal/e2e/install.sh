@@ -11,6 +11,7 @@ command -v npm >/dev/null 2>&1 || missing="nodejs npm"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd" # judges the unit
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium fonts-dejavu-core" # looks at the status page
 command -v rpm >/dev/null 2>&1 || missing="$missing rpm"
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2" # black holes
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo
 /usr/bin/python3 -c 'import asyncpg' 2>/dev/null || missing="$missing python3-asyncpg"
 [ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
