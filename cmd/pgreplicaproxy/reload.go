@@ -159,13 +159,13 @@ func (s *service) change(ctx, changes context.Context) (text string, err error) 
 	}
 	if err != nil {
 		s.log.Error("configuration not reloaded, the old one stays", "err", err)
-		s.events.Add(events.Event{Level: events.Error, Kind: events.Service, Text: "configuration not reloaded: " + err.Error()})
+		s.tell(events.Error, "configuration not reloaded: %v", err)
 		s.metrics.Reloaded(false)
 		return told.String(), fmt.Errorf("%w: %w", errNotReloaded, err)
 	}
 	s.switchTo(ctx, next)
 	s.log.Info("configuration reloaded")
-	s.events.Add(events.Event{Level: events.Info, Kind: events.Service, Text: "configuration reloaded"})
+	s.tell(events.Info, "configuration reloaded: %v", next.cfg)
 	s.metrics.Reloaded(true)
 	return told.String(), nil
 }

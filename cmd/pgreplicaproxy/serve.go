@@ -180,6 +180,7 @@ func (s *service) run(stop stops, started func(*service)) error {
 	drawn := s.adminSources()
 	drawn.Sessions = nil // nothing is drawn of them
 	s.parts.Go(func() { s.history.Run(ctx, drawn.Status) })
+	s.parts.Go(func() { s.followCertificates(ctx) })
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	s.parts.Go(func() { s.manager.watch(watched, func() { s.server.Sessions() }) })
@@ -189,6 +190,7 @@ func (s *service) run(stop stops, started func(*service)) error {
 	case <-s.server.Watched(ctx): // without this, the first clients would find no server known
 		s.serveClients(ctx, first)
 		if failed = s.process.serves(s.manager); failed == nil {
+			s.tell(events.Info, "serving %v", first.cfg)
 			if started != nil {
 				started(s)
 			}
@@ -287,7 +289,9 @@ func (s *service) front(p *plan, l listenerConfig) *tlsfront.Config {
 // drain lets sessions finish for the drain timeout, then ends them.
 func (s *service) drain(stop stops) {
 	timeout := s.current.Load().cfg.DrainTimeout
-	if n := s.server.Sessions(); n > 0 {
+	n := s.server.Sessions()
+	s.tell(events.Warning, "stopping, with %s left", count(n, "session"))
+	if n > 0 {
 		s.log.Info("draining", "sessions", n, "timeout", timeout.String())
 	}
 	ctx, cancel := context.WithTimeout(stop.now, timeout)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // demonstration is a run of `pgreplicaproxy demo`, with a directory for temporary files of its own.
@@ -243,4 +244,37 @@ func TestDemoAbandoned(t *testing.T) {
 		d.interrupt()
 		d.checkGone()
 	})
+}
+
+// demo failover does to the running demo what it says, and the proxy follows: what a visitor watches.
+func TestDemoFailover(t *testing.T) {
+	d := startDemo(t, nil, "--port", "0")
+	d.waitText(started)
+	run := func() (string, int) {
+		out, errs, code := command{args: []string{"demo", "failover"}, env: []string{"TMPDIR=" + d.temporary}}.run(t)
+		return out + errs, code
+	}
+	for i, want := range []string{"done: db2 is the primary", "done: db1 is the primary"} {
+		if got, code := run(); code != 0 || !strings.Contains(got, want) {
+			t.Fatalf("failover %d: exit code %d, want %q in %s", i, code, want, got)
+		}
+	}
+	page := regexp.MustCompile(`Status page: (http://\S+)`).FindStringSubmatch(d.log())
+	if page == nil {
+		t.Fatalf("no address of a status page:\n%s", d.log())
+	}
+	for deadline := time.Now().Add(patience); ; {
+		got := get(t, page[1])
+		if strings.Contains(got, "db1 is primary") && strings.Contains(got, `data-label="Timeline" class="n">3<`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the page does not tell of the failovers:\n%s", got)
+		}
+	}
+	d.interrupt()
+	d.checkGone()
+	if got, code := run(); code != 1 || !strings.Contains(got, "no demo is running") {
+		t.Errorf("without a demo: exit code %d: %s", code, got)
+	}
 }

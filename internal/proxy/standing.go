@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/policy"
 )
 
@@ -235,6 +237,10 @@ func (s *session) rate(target backends.Target, failed bool, err error) {
 		return
 	}
 	if d := all.failed(target.Name, s.cluster.known().Backends, time.Now()); d > 0 {
+		s.server.events.Add(events.Event{
+			Level: events.Warning, Kind: events.Server, Cluster: s.cluster.name, Backend: target.Name,
+			Text: fmt.Sprintf("%s is passed over for %v: clients have failed to reach it", target.Name, d),
+		})
 		s.server.log.Warn("server ejected", "cluster", s.cluster.name, "backend", target.Name, "for", d.String(), "err", err)
 	}
 }
