@@ -188,6 +188,10 @@ cluster "main" {
   max_dials  = 32    # so many sessions are on their way to one server at a time
   slow_start = "30s" # in which a replica that comes back gets to its full share of the new sessions
 
+  # Sessions stay where they are. These end some of them while they are idle, so that their clients reconnect.
+  max_session_age = "0s"  # the age, give or take a fifth, at which one ends; "0s" is never
+  rebalance       = false # true moves one in a hundred a second from the replica with the most, if another has a fifth less
+
   # What becomes of sessions whose server changes: "close" ends them at once, "drain" once they are idle and at the latest
   # after drain_timeout, "leave" not at all. On a server that is down, silent or contradicted by another primary they
   # always end at once.

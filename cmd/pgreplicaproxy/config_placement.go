@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
@@ -14,6 +16,9 @@ func (c *converter) placement(raw *rawCluster, cfg *proxy.ClusterConfig) {
 		MaxWaiting:  c.count(raw.MaxWaiting, defaultMaxWaiting),
 		MaxDials:    c.count(raw.MaxDials, defaultMaxDials),
 		SlowStart:   c.duration(raw.SlowStart, defaultSlowStart, 0),
+
+		MaxSessionAge: c.age(raw.MaxSessionAge),
+		Rebalance:     c.boolean(raw.Rebalance, false),
 	}
 	cfg.Transitions = proxy.Transitions{
 		Demoted:  choice(c, raw.OnDemoted, defaultOnDemoted, proxy.ParseHandling),
@@ -21,6 +26,19 @@ func (c *converter) placement(raw *rawCluster, cfg *proxy.ClusterConfig) {
 		Lagging:  choice(c, raw.OnLagging, defaultOnLagging, proxy.ParseHandling),
 	}
 }
+
+// age returns the age at which sessions move on, zero for never.
+func (c *converter) age(a *hcl.Attribute) time.Duration {
+	d := c.duration(a, 0, 0)
+	if d > 0 && d < leastSessionAge {
+		c.fail(a.Expr.Range(), "Duration too short",
+			`Sessions that live for less than %v are a load of their own. Write a longer time, or "0s" to let them stay.`, leastSessionAge)
+	}
+	return d
+}
+
+// leastSessionAge keeps max_session_age from making logins the main work.
+const leastSessionAge = 10 * time.Second
 
 // count returns a number of things that there is at least one of.
 func (c *converter) count(a *hcl.Attribute, fallback int) int {

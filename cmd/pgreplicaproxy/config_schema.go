@@ -144,11 +144,13 @@ type rawCluster struct {
 	NameClients         *hcl.Attribute `hcl:"client_address_in_application_name,optional"`
 	BroadcastCancels    *hcl.Attribute `hcl:"broadcast_cancels,optional"`
 
-	HoldPrimary *hcl.Attribute `hcl:"hold_primary,optional"`
-	HoldReplica *hcl.Attribute `hcl:"hold_replica,optional"`
-	MaxWaiting  *hcl.Attribute `hcl:"max_waiting,optional"`
-	MaxDials    *hcl.Attribute `hcl:"max_dials,optional"`
-	SlowStart   *hcl.Attribute `hcl:"slow_start,optional"`
+	HoldPrimary   *hcl.Attribute `hcl:"hold_primary,optional"`
+	HoldReplica   *hcl.Attribute `hcl:"hold_replica,optional"`
+	MaxWaiting    *hcl.Attribute `hcl:"max_waiting,optional"`
+	MaxDials      *hcl.Attribute `hcl:"max_dials,optional"`
+	SlowStart     *hcl.Attribute `hcl:"slow_start,optional"`
+	MaxSessionAge *hcl.Attribute `hcl:"max_session_age,optional"`
+	Rebalance     *hcl.Attribute `hcl:"rebalance,optional"`
 
 	OnDemoted  *hcl.Attribute `hcl:"on_demoted,optional"`
 	OnPromoted *hcl.Attribute `hcl:"on_promoted,optional"`

@@ -193,6 +193,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 				BroadcastCancels: true,
 				Placement: proxy.Placement{
 					HoldReplica: 3 * time.Second, MaxWaiting: 5, MaxDials: 6, SlowStart: 7 * time.Second,
+					MaxSessionAge: 8 * time.Hour, Rebalance: true,
 				},
 				Transitions: proxy.Transitions{
 					Demoted: proxy.HandleDrain, Promoted: proxy.HandleLeave, Lagging: proxy.HandleClose,

@@ -85,7 +85,7 @@ func (s *session) judge(u *upkeep, v verdict) (d departure) {
 	}
 	f, reason := v(s.target, &s.decision)
 	switch {
-	case f == stay, f == drain && s.ending != nil:
+	case f == stay, f == drain && s.ending != nil && (!s.ending.Idle || !s.ending.Deadline.IsZero()):
 	case !s.begun:
 		_ = s.leg.SetDeadline(time.Unix(1, 0))
 	case f == drain:

@@ -24,6 +24,16 @@ var (
 		Code:    wire.AdminShutdown,
 		Message: "terminating connection due to administrator command", // as pg_terminate_backend has it
 	}
+	errAged = &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: "terminating connection because it has reached max_session_age",
+		Hint:    "Reconnect.",
+	}
+	errMoved = &wire.ErrorResponse{
+		Code:    wire.AdminShutdown,
+		Message: "terminating connection because another server suits it better now",
+		Hint:    "Reconnect to reach it.",
+	}
 	errLeaving = refuse(ReasonEnded, &wire.ErrorResponse{
 		Code:    wire.CannotConnectNow,
 		Message: "the proxy is shutting down",

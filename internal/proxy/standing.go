@@ -25,6 +25,10 @@ type Placement struct {
 	MaxDials int
 	// SlowStart is the time in which a replica that has come back gets to its full share of the new sessions.
 	SlowStart time.Duration
+	// MaxSessionAge, give or take a fifth, is the age at which a session is asked to move on; zero is never.
+	MaxSessionAge time.Duration
+	// Rebalance moves sessions from the replica that has the most of them, when one has far less.
+	Rebalance bool
 }
 
 // standings are what the proxy itself knows of the servers of one cluster, beside what its monitor tells. The zero value

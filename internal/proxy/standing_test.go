@@ -250,10 +250,13 @@ func TestBalance(t *testing.T) {
 		hangUp(conn)
 	}
 	eventually(t, "no session is left", func() bool { return r.Sessions() == 0 })
-	standings := &r.settings.Load().clusters["main"].standings
+	info := r.Placements()["main"]
 	for _, name := range []string{"db1", "db2", "db3"} {
-		if n := standings.of(name).sessions; n != 0 {
-			t.Errorf("%s still counts %d sessions", name, n)
+		if st, known := info.Servers[name]; !known || st != (StandingInfo{}) {
+			t.Errorf("%s is still said to be %+v", name, st)
 		}
+	}
+	if info.Waiting != 0 {
+		t.Errorf("%d sessions are said to wait", info.Waiting)
 	}
 }

@@ -56,7 +56,7 @@ func TestRefusalsHaveReasons(t *testing.T) {
 		}
 		return true
 	})
-	const without = 6 // errShutdown, errAdministrator, errFenced, errDraining, errRemoved, errInternal
+	const without = 8 // errShutdown, errAged, errMoved, errAdministrator, errFenced, errDraining, errRemoved, errInternal
 	if responses != reasons+without {
 		t.Errorf("%d answers to clients, %d with a reason, want all but %d", responses, reasons, without)
 	}

@@ -124,6 +124,7 @@ func (s *Server) keepUp(ctx context.Context, u *upkeep) {
 		}
 	})
 	watching.Go(func() { s.audit(ctx, u) })
+	watching.Go(func() { s.tend(ctx, u) })
 	s.fence(ctx, u)
 	end()
 	watching.Wait()

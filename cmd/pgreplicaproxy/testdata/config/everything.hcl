@@ -77,6 +77,9 @@ cluster "main" {
   max_dials    = 6
   slow_start   = "7s"
 
+  max_session_age = "8h"
+  rebalance       = true
+
   on_demoted  = "drain"
   on_promoted = "leave"
   on_lagging  = "close"
