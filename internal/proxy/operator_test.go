@@ -43,17 +43,23 @@ func TestEndSession(t *testing.T) {
 		_, err := victim.Exec(within(t), "SELECT pg_sleep(600)").ReadAll()
 		ended <- err
 	}()
-	eventually(t, "the query runs", func() bool { return r.List()[1].State == SessionActive })
+	sessions := func(condition string) string {
+		n, err := c.Server("db1").QueryString(within(t), "postgres", "SELECT count(*) FROM pg_stat_activity WHERE pid = "+pid+condition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	eventually(t, "the query runs", func() bool {
+		return r.List()[1].State == SessionActive && sessions(" AND wait_event = 'PgSleep'") == "1"
+	})
 	if err := r.EndSession(r.List()[1].ID); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "terminating connection due to administrator command (SQLSTATE 57P01)") {
 		t.Errorf("the query ended with %v", err)
 	}
-	eventually(t, "the server has given the query up", func() bool {
-		left, err := c.Server("db1").QueryString(within(t), "postgres", "SELECT count(*) FROM pg_stat_activity WHERE pid = "+pid)
-		return err == nil && left == "0"
-	})
+	eventually(t, "the server has given the query up", func() bool { return sessions("") == "0" })
 	exec(t, other, "SELECT 1")
 	if err := r.EndSession(1 << 60); err == nil {
 		t.Error("a session that does not exist was ended")

@@ -10,7 +10,7 @@ import (
 
 const (
 	// orphanTime is how long after the end of a session its query is worth cancelling.
-	orphanTime = 2 * time.Second
+	orphanTime = 5 * time.Second
 	// orphansAtOnce bounds how many queries are cancelled at a time.
 	orphansAtOnce = 32
 )

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func TestMaxSessionAge(t *testing.T) {
 // With rebalance, one in a hundred sessions a second moves from the replica that has all of them, and no busy one.
 func TestRebalance(t *testing.T) {
 	r := serve(t, sharedCluster(t), func(c *Config) { c.DrainTimeout = time.Hour })
-	c := r.settings.Load().clusters["main"]
+	c := *r.settings.Load().clusters["main"] // a copy: the Server itself looks too, at its own
 	c.Placement.Rebalance = true
 	if err := r.DrainBackend("main", "db3", true); err != nil {
 		t.Fatal(err)
@@ -110,12 +111,16 @@ func TestRebalance(t *testing.T) {
 	}
 	credit := 0.0
 	for look := 1; look <= 20; look++ {
-		r.tendOnce(c, &credit)
-		left := sessions - look*sessions/100
-		eventually(t, "as many have moved as may", func() bool { return r.Sessions() <= left })
-		if n := r.Sessions(); n < left {
-			t.Fatalf("after %d looks %d sessions are left, want %d", look, n, left)
+		r.tendOnce(&c, &credit)
+		eventually(t, "who was asked to end has ended", func() bool {
+			return !slices.ContainsFunc(r.List(), func(info SessionInfo) bool { return info.State == SessionEnding })
+		})
+		if moved := sessions - r.Sessions(); moved > look*sessions/100 {
+			t.Fatalf("after %d looks %d of %d sessions have moved", look, moved, sessions)
 		}
+	}
+	if moved := sessions - r.Sessions(); moved < 3 {
+		t.Errorf("after 20 looks %d of %d sessions have moved", moved, sessions)
 	}
 	exec(t, busy, "SELECT 1")
 }
