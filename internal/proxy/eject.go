@@ -21,7 +21,6 @@ type outlier struct {
 	failures int       // in a row
 	times    int       // ejections in a row: each not long after the one before
 	until    time.Time // when the last ejection ends
-	total    uint64    // ejections ever
 }
 
 // failed notes that a server has failed one more client. It returns for how long the server is ejected, if this was one too
@@ -49,7 +48,6 @@ func (s *standings) failed(name string, known []policy.Backend, now time.Time) t
 		o.times = 0
 	}
 	o.times++
-	o.total++
 	o.failures = 0
 	d := min(time.Duration(o.times)*ejectStep, ejectMost)
 	o.until = now.Add(d)
