@@ -251,7 +251,7 @@ type holdings struct{ goroutines, descriptors int }
 // holdings counts what the program keeps now.
 func (p *program) holdings() holdings {
 	p.t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.process()))
 	if err != nil {
 		p.t.Fatal(err)
 	}

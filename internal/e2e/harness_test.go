@@ -173,7 +173,7 @@ func stopShared() {
 type program struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	pid  int    // of the process that serves new clients
+	pid  int    // of the process that serves new clients, where that is a successor of cmd's
 	dir  string // its configuration and state
 	addr string // of its first listener
 	done chan struct{}
@@ -245,7 +245,6 @@ func (p *program) start(env []string, command ...string) {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	p.pid = p.cmd.Process.Pid
 	go p.follow(stderr)
 	p.t.Cleanup(p.stop)
 }
@@ -336,10 +335,18 @@ func (p *program) log() string {
 	return p.text.String()
 }
 
+// process is the process id of the one that serves new clients.
+func (p *program) process() int {
+	if p.pid == 0 { // which would be everybody, to kill(2)
+		return p.cmd.Process.Pid
+	}
+	return p.pid
+}
+
 // signal sends a signal to the program.
 func (p *program) signal(sig syscall.Signal) {
 	p.t.Helper()
-	if err := syscall.Kill(p.pid, sig); err != nil {
+	if err := syscall.Kill(p.process(), sig); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -349,12 +356,12 @@ func (p *program) stop() {
 	select {
 	case <-p.done: // its number may be another's by now
 	default:
-		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+		_ = syscall.Kill(p.process(), syscall.SIGTERM)
 	}
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		_ = syscall.Kill(p.pid, syscall.SIGQUIT) // tells where it hangs
+		_ = syscall.Kill(p.process(), syscall.SIGQUIT) // tells where it hangs
 		<-p.done
 		p.t.Errorf("the program did not end:\n%s", p.log())
 	}

@@ -75,7 +75,7 @@ func TestSystemdNotifications(t *testing.T) {
 
 	p.configure("drain_timeout = \"3s\"\n" + listenHCL + clusterHCL(c))
 	p.upgrade()
-	if got, want := systemd.want(`MAINPID`, "STOPPING"), fmt.Sprintf("MAINPID=%d\n", p.pid); got != want {
+	if got, want := systemd.want(`MAINPID`, "STOPPING"), fmt.Sprintf("MAINPID=%d\n", p.process()); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	systemd.want(`^WATCHDOG=1\n$`, "STOPPING") // from the new process

@@ -92,8 +92,8 @@ func TestUpgradeOfUnixSocket(t *testing.T) {
 	dsn := fmt.Sprintf("host=%s port=7432 user=%s password=%s dbname=app", dir, appUser, appPassword)
 	wantPID := func(when string) {
 		t.Helper()
-		if content, err := os.ReadFile(pidFile); string(content) != fmt.Sprintln(p.pid) {
-			t.Errorf("pid file %s: %q, %v, want %d", when, content, err, p.pid)
+		if content, err := os.ReadFile(pidFile); string(content) != fmt.Sprintln(p.process()) {
+			t.Errorf("pid file %s: %q, %v, want %d", when, content, err, p.process())
 		}
 	}
 	conn := connect(t, dsn)
