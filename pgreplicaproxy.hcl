@@ -46,7 +46,10 @@ tls {
   #   challenge            = "tls-alpn-01"   # "http-01", or "dns-01" with a dns block
   #   challenge_address    = ":443"          # where challenges come in; ":80" for http-01. It may be the address of a listen block
   #   renew_check_interval = "10m"           # at most a twentieth of the certificates' life
-  #   storage_dir          = "/srv/shared"   # for proxies that share certificates; default: acme in state_dir
+  #
+  #   # For proxies that share certificates, one of the two; without them, acme in state_dir is the place.
+  #   storage_dir = "/srv/shared"
+  #   storage_dsn = env("PGREPLICAPROXY_CERTIFICATES") # a PostgreSQL database: postgresql://user:password@host/database?sslmode=verify-full
   #
   #   eab { # what servers with accounts of their own hand out
   #     key_id  = "kid-1"

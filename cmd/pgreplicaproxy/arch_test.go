@@ -33,6 +33,7 @@ var allowed = map[string]struct {
 	"backends":            {[]string{"wire", "policy", "internal/scram", "internal/socket"}, "servers are watched the same whoever the clients are"},
 	"internal/metrics":    {[]string{"backends", "policy"}, "it counts what the others tell it, and asks them nothing"},
 	"internal/pgcluster":  {nil, "throwaway servers are no part of the proxy: the demo and the tests use them"},
+	"internal/certstore":  {nil, "it keeps bytes by name, whatever they mean"},
 	"internal/acmetest":   {nil, "an ACME server for tests is no part of the proxy"},
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
@@ -45,7 +46,7 @@ var allowed = map[string]struct {
 	"internal/admin":  {[]string{"backends", "policy", "internal/events"}, "it tells what it is given, and does what it is handed a function for"},
 	"internal/events": {nil, "it remembers what the others tell it"},
 	"cmd/pgreplicaproxy": {
-		[]string{"internal/discovery", "internal/admin", "internal/admission", "internal/handover", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
+		[]string{"internal/discovery", "internal/admin", "internal/admission", "internal/certstore", "internal/handover", "internal/events", "internal/metrics", "tlsfront", "backends", "policy", "internal/proxy", "internal/pgcluster"},
 		"the edge puts the parts together and does nothing on the wire itself",
 	},
 }
@@ -58,6 +59,7 @@ var external = map[string][]string{
 		"github.com/pires/go-proxyproto", "github.com/caddyserver/certmagic", "github.com/mholt/acmez/v3", "go.uber.org/zap",
 		"github.com/libdns/libdns", "github.com/miekg/dns",
 	},
+	"internal/certstore": {"github.com/caddyserver/certmagic", "github.com/jackc/pgx/v5/pgconn"},
 	"internal/acmetest":  {"github.com/letsencrypt/pebble/v2", "github.com/miekg/dns"},
 	"internal/socket":    {"golang.org/x/sys/unix"},
 	"internal/admission": {"golang.org/x/time/rate"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/internal/admin"
+	"github.com/replicon/pgreplicaproxy/internal/certstore"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
@@ -32,6 +33,8 @@ type certificateSource struct {
 	ca    *tlsfront.LocalCA          // nil where files serve alone
 	// clients checks what clients show; nil asks for nothing.
 	clients *tlsfront.ClientCertificates
+	// store is the database that ACME's certificates are shared by; nil for none.
+	store *certstore.Store
 	// challengeAddress is where ACME's challenges are answered; zero where they are not, or on a listener of clients.
 	challengeAddress listenerConfig
 	// stop ends what start began; nil before.
@@ -78,6 +81,12 @@ func (c *certificateSource) openACME(cfg *config) error {
 		acme.StandIn = c.ca.GetCertificate
 	}
 	var err error
+	if cfg.ACMEStorage != "" {
+		if c.store, err = certstore.Open(string(cfg.ACMEStorage)); err != nil {
+			return err
+		}
+		acme.Storage = c.store
+	}
 	if c.acme, err = tlsfront.NewACME(acme); err != nil {
 		return err
 	}
@@ -115,7 +124,12 @@ func (c *certificateSource) run(ctx context.Context) {
 		parts.Go(func() { c.clients.Watch(ctx, certificateWatch, c.reloaded) })
 	}
 	if c.acme != nil {
-		parts.Go(func() { c.acme.Run(ctx) })
+		parts.Go(func() {
+			c.acme.Run(ctx)
+			if c.store != nil {
+				c.store.Close()
+			}
+		})
 	}
 	if c.challengeAddress.Network != "" {
 		parts.Go(func() { c.answerChallenges(ctx) })

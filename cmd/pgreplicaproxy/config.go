@@ -32,8 +32,10 @@ type config struct {
 	Listeners []listenerConfig
 	// Certificates are loadable key pairs in the order of the file. Without any, and without ACME, the local CA's serves.
 	Certificates []tlsfront.CertificateFile
-	// ACME says which certificates to obtain, nil none. Its Storage, StandIn and Logger are not set yet.
-	ACME *tlsfront.ACMEConfig
+	// ACME says which certificates to obtain, nil none. Its Storage, StandIn and Logger are not set yet: ACMEStorage is the
+	// connection string of the database that proxies share, empty for none.
+	ACME        *tlsfront.ACMEConfig
+	ACMEStorage hidden
 	// Names are further host names and IP addresses for the local CA's certificate, set only where that serves.
 	Names []string
 	// ClientCertificates says which certificates clients may show; nil asks for none.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/certstore"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
 
@@ -31,10 +32,31 @@ func (c *converter) acme(raw *rawACME, cfg *config) {
 	}
 	cfg.ACME = a
 	a.Dir, a.SharedDir = filepath.Join(cfg.StateDir, "acme"), c.path(c.text(raw.StorageDir, ""))
+	c.acmeStorage(raw, cfg)
 	c.acmeDomains(raw, a)
 	c.acmeServer(raw, a)
 	c.challengeAddress(raw, a)
 	c.acmeDNS(raw, a)
+}
+
+// acmeStorage reads what database proxies share.
+func (c *converter) acmeStorage(raw *rawACME, cfg *config) {
+	if first, second := firstTwo(raw.StorageDir, raw.StorageDSN); second != nil {
+		c.fail(second.Range, "Two places to share", "%s and %s are both set. Remove one of them.", first.Name, second.Name)
+	}
+	if raw.StorageDSN == nil || !c.secrets {
+		return
+	}
+	dsn := c.text(raw.StorageDSN, "")
+	if dsn == "" {
+		return
+	}
+	if _, err := certstore.Open(dsn); err != nil {
+		c.fail(raw.StorageDSN.Expr.Range(), "Not a connection string",
+			`storage_dsn takes one of libpq, such as "postgresql://user@host/database?sslmode=verify-full"; bring it in by env() or file(), for its password.`)
+		return
+	}
+	cfg.ACMEStorage = hidden(dsn)
 }
 
 // acmeDomains reads the names of the certificates.

@@ -61,6 +61,7 @@ type rawACME struct {
 	ChallengeAddress   *hcl.Attribute `hcl:"challenge_address,optional"`
 	RenewCheckInterval *hcl.Attribute `hcl:"renew_check_interval,optional"`
 	StorageDir         *hcl.Attribute `hcl:"storage_dir,optional"`
+	StorageDSN         *hcl.Attribute `hcl:"storage_dsn,optional"`
 	EAB                *rawEAB        `hcl:"eab,block"`
 	DNS                *rawDNS        `hcl:"dns,block"`
 }

@@ -80,7 +80,8 @@ func (s *service) certificatesFor(cfg *config) (*certificateSource, error) {
 // sameCertificates reports whether two configurations have certificates from the same source.
 func (cfg *config) sameCertificates(other *config) bool {
 	return reflect.DeepEqual(cfg.Certificates, other.Certificates) && reflect.DeepEqual(cfg.caNames(), other.caNames()) &&
-		sameACME(cfg.ACME, other.ACME) && reflect.DeepEqual(cfg.ClientCertificates, other.ClientCertificates)
+		sameACME(cfg.ACME, other.ACME) && cfg.ACMEStorage == other.ACMEStorage &&
+		reflect.DeepEqual(cfg.ClientCertificates, other.ClientCertificates)
 }
 
 // sameACME reports whether two configurations of ACME are the same.

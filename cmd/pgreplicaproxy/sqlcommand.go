@@ -12,12 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/certstore"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 )
 
 // newSQLCommand returns the command that prints what a superuser runs before the proxy can watch a cluster.
 func newSQLCommand(configPath *string) *cobra.Command {
-	return &cobra.Command{
+	certificates := false
+	cmd := &cobra.Command{
 		Use:   "sql [cluster]",
 		Short: "Print the SQL that creates the monitor's role",
 		Long: `Print the SQL that creates the role with which pgreplicaproxy watches the servers of a cluster, and the lines
@@ -25,9 +27,16 @@ that pg_hba.conf needs. A superuser runs it on the primary:
 
   pgreplicaproxy sql | psql -X -h db1.example.com -U postgres -d postgres
 
-The password of the configuration is not read and not printed.`,
+The password of the configuration is not read and not printed.
+
+With --certificates print the SQL that creates the tables for storage_dsn of an acme block instead, to be run in its
+database by its role. The proxy does so itself where the role may.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if certificates {
+				_, err := io.WriteString(cmd.OutOrStdout(), certstore.Schema)
+				return err
+			}
 			cfg, diags := loadConfigWithoutSecrets(*configPath)
 			if cfg == nil { // warnings are for check and serve
 				return reportDiagnostics(cmd.ErrOrStderr(), *configPath, diags)
@@ -39,6 +48,8 @@ The password of the configuration is not read and not printed.`,
 			return writeSQL(cmd.OutOrStdout(), cluster.Monitor, cfg.secretScope(cluster.Monitor.Cluster))
 		},
 	}
+	cmd.Flags().BoolVar(&certificates, "certificates", false, "print the tables that proxies share certificates in")
+	return cmd
 }
 
 // chooseCluster returns the cluster named, or the only one there is.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/replicon/pgreplicaproxy/internal/acmetest"
+	"github.com/replicon/pgreplicaproxy/internal/pgcluster"
 )
 
 // acmeSite is an ACME server with the files and the address that a program needs for it.
@@ -273,6 +275,54 @@ func TestACMESharedDirectory(t *testing.T) {
 		site.hcl(fmt.Sprintf("storage_dir = %q", site.path("shared")))+clusterHCL(c), nil)
 	again.addr = fmt.Sprint(again.waitLog("listening", nil)["address"])
 	query(t, site.named(again), "SELECT 1")
+}
+
+// Two programs that share a database need one order; with the database down, one starts with its copy and renews when it is back.
+func TestACMESharedDatabase(t *testing.T) {
+	c := sharedCluster(t, versions[0])
+	database := startCluster(t, pgcluster.Config{}).Servers()[0]
+	site := newACMESite(t, acmetest.Config{})
+	shared := fmt.Sprintf("storage_dsn = \"host=%s port=%d user=%s dbname=postgres\"", database.SocketDir, database.Port, pgcluster.SuperuserName)
+	first := serve(t, site.hcl(shared)+clusterHCL(c))
+	second := serve(t, listenHCL+site.tls(shared)+clusterHCL(c))
+	verified := func(p *program) bool {
+		_, _, err := psql(t, "", site.named(p), "-c", "SELECT 1")
+		return err == nil
+	}
+	for _, p := range []*program{first, second} {
+		waitFor(t, "a login with verification", func() bool { return verified(p) })
+	}
+	if !bytes.Equal(presented(t, first, "db.test"), presented(t, second, "db.test")) {
+		t.Error("the programs have different certificates")
+	}
+	if n := site.server.Count(acmetest.Finalize); n != 1 {
+		t.Errorf("%d orders, want one", n)
+	}
+	if keys, err := database.QueryString(testContext(t), "postgres", "SELECT count(*) FROM pgreplicaproxy.certificate_files WHERE key LIKE '%/db.test.key'"); err != nil || keys != "1" {
+		t.Errorf("%s keys in the database, %v", keys, err)
+	}
+
+	if err := database.Stop(testContext(t), pgcluster.Fast); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(first.dir, "state")
+	first.stop()
+	hcl := fmt.Sprintf("state_dir = %q\nlog {\n  level = \"debug\"\n  format = \"json\"\n}\n", state) + site.hcl(shared, `renew_check_interval = "1s"`) + clusterHCL(c)
+	again := launch(t, hcl, nil)
+	again.addr = fmt.Sprint(again.waitLog("listening", nil)["address"])
+	if !verified(again) {
+		t.Error("no login with the database down")
+	}
+	if err := database.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	old := presented(t, again, "db.test")
+	leaf, err := x509.ParseCertificate(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site.server.RenewNow(leaf)
+	waitFor(t, "the certificate is renewed", func() bool { return !bytes.Equal(presented(t, again, "db.test"), old) && verified(again) })
 }
 
 // The program is killed in the middle of an order, and orders again when it is started again.
