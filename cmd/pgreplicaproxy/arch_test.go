@@ -35,6 +35,7 @@ var allowed = map[string]struct {
 	"internal/pgcluster":  {nil, "throwaway servers are no part of the proxy: the demo and the tests use them"},
 	"internal/certstore":  {nil, "it keeps bytes by name, whatever they mean"},
 	"internal/acmetest":   {nil, "an ACME server for tests is no part of the proxy"},
+	"internal/dnstest":    {nil, "a server for tests"},
 	"internal/testreport": {nil, "a tool of the pipeline"},
 	"internal/e2e":        {[]string{"internal/pgcluster"}, "it tests the built program from outside"},
 	"internal/discovery":  {[]string{"backends"}, "it finds servers, and knows nothing of sessions"},

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/replicon/pgreplicaproxy/internal/dnstest"
 )
 
 // patience bounds every wait of a test.
@@ -98,9 +100,9 @@ func (j *journal) count(text string) int {
 }
 
 // awaitQuestions waits for so many more of them.
-func (s *dnsServer) awaitQuestions(t *testing.T, more int) {
+func awaitQuestions(t *testing.T, s *dnstest.Server, more int) {
 	t.Helper()
-	for want, over := s.questions()+more, time.Now().Add(patience); s.questions() < want; time.Sleep(time.Millisecond) {
+	for want, over := s.Questions()+more, time.Now().Add(patience); s.Questions() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(over) {
 			t.Fatal("nobody asks")
 		}
@@ -109,17 +111,17 @@ func (s *dnsServer) awaitQuestions(t *testing.T, more int) {
 
 // Addresses come and go; without an answer those of the last one stay, which is logged once.
 func TestFinderFollowsNames(t *testing.T) {
-	s := newDNSServer(t, "10.0.0.1")
-	_, found, log := run(t, Config{Cluster: "main", Names: []Name{s.name()}})
+	s := dnstest.New(t, "10.0.0.1")
+	_, found, log := run(t, Config{Cluster: "main", Names: []Name{nameOf(s)}})
 	found.await(t, "10.0.0.1:6543")
-	s.set(0, "10.0.0.1", "10.0.0.2")
+	s.Set(0, "10.0.0.1", "10.0.0.2")
 	found.await(t, "10.0.0.1:6543", "10.0.0.2:6543")
-	s.set(0, "10.0.0.2")
+	s.Set(0, "10.0.0.2")
 	found.await(t, "10.0.0.2:6543")
 	_, before := found.last()
-	for i, code := range []byte{nameError, serverFailure} {
-		s.set(code)
-		s.awaitQuestions(t, 20)
+	for i, code := range []byte{dnstest.NameError, dnstest.ServerFailure} {
+		s.Set(code)
+		awaitQuestions(t, s, 20)
 		if _, n := found.last(); n != before {
 			t.Errorf("RCODE %d: something changed: %v", code, found.all[before:])
 		}
@@ -130,7 +132,7 @@ func TestFinderFollowsNames(t *testing.T) {
 			t.Errorf("logged %d times, want once:\n%s", n, &log.text)
 		}
 	}
-	s.set(0, "10.0.0.3", "10.0.0.2")
+	s.Set(0, "10.0.0.3", "10.0.0.2")
 	found.await(t, "10.0.0.2:6543", "10.0.0.3:6543")
 	if n := log.count("servers looked up again"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
@@ -139,11 +141,11 @@ func TestFinderFollowsNames(t *testing.T) {
 
 // A start without a resolver finds nothing, and says so at once, so that others can be served.
 func TestFinderWithoutAnswer(t *testing.T) {
-	s, dead := newDNSServer(t, "10.0.0.1"), newDNSServer(t)
-	lost := dead.name()
+	s, dead := dnstest.New(t, "10.0.0.1"), dnstest.New(t)
+	lost := nameOf(dead)
 	lost.Target.Name, lost.Target.Address = "lost", "lost.test:5432"
-	_ = dead.conn.Close()
-	_, found, _ := run(t, Config{Names: []Name{lost, s.name()}})
+	dead.Close()
+	_, found, _ := run(t, Config{Names: []Name{lost, nameOf(s)}})
 	found.await(t, "10.0.0.1:6543")
 	_, found, _ = run(t, Config{Names: []Name{lost}})
 	found.await(t)
@@ -153,10 +155,10 @@ func TestFinderWithoutAnswer(t *testing.T) {
 
 // What is known from a source that stays is kept, and the others are forgotten.
 func TestFinderUpdate(t *testing.T) {
-	stays, goes, comes := newDNSServer(t, "10.0.0.1"), newDNSServer(t, "10.0.1.1"), newDNSServer(t, "10.0.2.1")
-	names := func(servers ...*dnsServer) (list []Name) {
+	stays, goes, comes := dnstest.New(t, "10.0.0.1"), dnstest.New(t, "10.0.1.1"), dnstest.New(t, "10.0.2.1")
+	names := func(servers ...*dnstest.Server) (list []Name) {
 		for i, s := range servers {
-			n := s.name()
+			n := nameOf(s)
 			n.Target.Name = "pool" + string(rune('a'+i))
 			if s == stays {
 				n.Target.Name = "stays"
@@ -167,7 +169,7 @@ func TestFinderUpdate(t *testing.T) {
 	}
 	f, found, _ := run(t, Config{Names: names(stays, goes)})
 	found.await(t, "10.0.0.1:6543", "10.0.1.1:6543")
-	stays.set(serverFailure)
+	stays.Set(dnstest.ServerFailure)
 	f.Update(Config{Names: names(comes, stays)})
 	found.await(t, "10.0.2.1:6543", "10.0.0.1:6543")
 	f.Update(Config{})

@@ -129,6 +129,7 @@ func (s *session) await(ctx context.Context, w watch, rest time.Duration) error 
 		rested = timer.C
 	}
 	known, own := s.cluster.known().Changed(), s.cluster.standings.changed()
+	replaced := (<-chan struct{})(s.settings.replaced)
 	if rest == 0 { // something may have changed since the decision that there is none
 		s.decide()
 	}
@@ -136,6 +137,8 @@ func (s *session) await(ctx context.Context, w watch, rest time.Duration) error 
 		select {
 		case <-known:
 		case <-own:
+		case <-replaced:
+			replaced = s.goOver()
 		case <-rested:
 		case <-expired.C:
 			return errOver
@@ -154,6 +157,21 @@ func (s *session) await(ctx context.Context, w watch, rest time.Duration) error 
 		s.decide()
 	}
 	return nil
+}
+
+// goOver lets a session that waits be placed by the configuration of now, unless that would end its login: it goes on then by the
+// one that it began with. The channel is closed when there is a newer one.
+func (s *session) goOver() (replaced <-chan struct{}) {
+	now := s.server.settings.Load()
+	next, before := now.clusters[now.routes.Cluster(s.request)], s.cluster
+	switch {
+	case next == nil, !now.routes.Enter(s.request).Allowed:
+	case before.Passthrough != nil && (next.upkeep != before.upkeep || next.Passthrough == nil): // the client may have been asked already
+	case next.Passthrough != nil && before.Passthrough == nil:
+	default:
+		s.settings = now
+	}
+	return now.replaced
 }
 
 // mostStagger bounds what stagger adds to a wait.
