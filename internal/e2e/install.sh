@@ -14,6 +14,8 @@ command -v rpm >/dev/null 2>&1 || missing="$missing rpm"
 command -v ip >/dev/null 2>&1 || missing="$missing iproute2" # black holes
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector needs cgo
 /usr/bin/python3 -c 'import asyncpg' 2>/dev/null || missing="$missing python3-asyncpg"
+command -v patroni >/dev/null 2>&1 || missing="$missing patroni"
+command -v etcd >/dev/null 2>&1 || missing="$missing etcd-server"
 [ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
 command -v javac >/dev/null 2>&1 || missing="$missing default-jdk-headless"
 if [ -n "$missing" ]; then
