@@ -158,6 +158,7 @@ func (s *service) change(ctx, changes context.Context) (text string, err error) 
 	} else if err = s.server.Update(changes, s.proxyConfig(next)); err != nil {
 		s.discard(next)
 	}
+	s.metrics.Reloaded(err == nil)
 	if err != nil {
 		s.log.Error("configuration not reloaded, the old one stays", "err", err)
 		s.tell(events.Error, "configuration not reloaded: %v", err)

@@ -263,13 +263,13 @@ func TestReloadServesWhoWaits(t *testing.T) {
 func (p *program) waitHeld(t *testing.T) {
 	t.Helper()
 	for ctx := testContext(t); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		response, err := http.Get(p.admin() + "/status")
+		response, err := http.Get(p.admin() + "/sessions")
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(response.Body)
 		_ = response.Body.Close()
-		if err == nil && strings.Contains(strings.ReplaceAll(string(body), " ", ""), `"waiting":1`) {
+		if err == nil && strings.Contains(strings.ReplaceAll(string(body), " ", ""), `"state":"login"`) {
 			return
 		}
 	}
