@@ -34,6 +34,8 @@ type nameSource struct {
 
 func (n *nameSource) interval() time.Duration { return n.Interval }
 
+func (n *nameSource) subject() string { return n.Target.Name + " " + n.Target.Address }
+
 // String names the source in the log.
 func (n *nameSource) String() string { return "DNS name " + n.host() }
 
@@ -70,6 +72,15 @@ func (n *nameSource) ask(ctx context.Context) (Found, error) {
 	n.addresses, n.missing = append(found, missing...), missing
 	slices.SortFunc(n.addresses, netip.Addr.Compare)
 	return Found{Targets: n.targets()}, nil
+}
+
+func (n *nameSource) inherit(found Found) Found {
+	for _, t := range found.Targets {
+		if a, err := netip.ParseAddrPort(t.Address); err == nil {
+			n.addresses = append(n.addresses, a.Addr())
+		}
+	}
+	return Found{Targets: n.targets()}
 }
 
 func (n *nameSource) resolver() *net.Resolver {

@@ -76,6 +76,10 @@ type source interface {
 	// ask asks once. It is called by one goroutine at a time.
 	ask(ctx context.Context) (Found, error)
 	interval() time.Duration
+	// subject is what is asked about, however.
+	subject() string
+	// inherit takes over what was found about the same subject by asking in another way, until there is an answer to this.
+	inherit(found Found) Found
 	// String names the source in the log.
 	String() string
 }
@@ -150,6 +154,9 @@ func (f *Finder) follow(ctx context.Context, old []*state, answers chan<- answer
 			continue
 		}
 		s := &state{source: src}
+		if i = slices.IndexFunc(old, func(s *state) bool { return s.subject() == src.subject() }); i >= 0 {
+			s.found = src.inherit(old[i].found)
+		}
 		var asked context.Context
 		asked, s.stop = context.WithCancel(ctx)
 		asking.Go(func() { s.run(asked, answers) })

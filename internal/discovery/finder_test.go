@@ -172,6 +172,14 @@ func TestFinderUpdate(t *testing.T) {
 	stays.Set(dnstest.ServerFailure)
 	f.Update(Config{Names: names(comes, stays)})
 	found.await(t, "10.0.2.1:6543", "10.0.0.1:6543")
+
+	changed := names(stays)
+	changed[0].Target.Weight = 7 // asked in another way, and still without an answer
+	f.Update(Config{Names: changed})
+	found.await(t, "10.0.0.1:6543")
+	if f, _ := found.last(); f.Targets[0].Weight != 7 {
+		t.Errorf("found %+v, want it with the new weight", f.Targets)
+	}
 	f.Update(Config{})
 	found.await(t)
 }

@@ -189,3 +189,19 @@ func TestPatroniLeaderOnly(t *testing.T) {
 		t.Errorf("found %s, %v", summary(found), err)
 	}
 }
+
+// A Patroni that is asked in another way, and does not answer, has the members that it had.
+func TestPatroniInherits(t *testing.T) {
+	before, err := parseMembers([]byte(`{"members": [
+		{"name": "a", "role": "replica", "state": "running", "host": "10.0.0.1", "port": 1},
+		{"name": "b", "role": "replica", "state": "stopped", "host": "10.0.0.2", "port": 1}]}`), pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := pattern
+	changed.TLS = backends.TLSVerifyFull
+	got := newPatroniSource(Patroni{Target: changed}, "main").inherit(before)
+	if summary(got) != "a=10.0.0.1:1*1 b=10.0.0.2:1*0 leader=@" || got.Targets[0].TLS != backends.TLSVerifyFull {
+		t.Errorf("got %+v", got)
+	}
+}

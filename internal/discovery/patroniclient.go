@@ -53,6 +53,8 @@ func newPatroniSource(p Patroni, cluster string) *patroniSource {
 
 func (p *patroniSource) interval() time.Duration { return p.Interval }
 
+func (p *patroniSource) subject() string { return "patroni" } // a cluster has one
+
 // String names the source in the log.
 func (p *patroniSource) String() string { return "Patroni at " + strings.Join(p.URLs, ", ") }
 
@@ -60,6 +62,19 @@ func (p *patroniSource) same(other source) bool {
 	o, ok := other.(*patroniSource)
 	return ok && slices.Equal(p.URLs, o.URLs) && p.Interval == o.Interval && p.LeaderOnly == o.LeaderOnly && p.RootCAs.Equal(o.RootCAs) &&
 		p.Target.Weight == o.Target.Weight && p.Target.SameServer(o.Target)
+}
+
+func (p *patroniSource) inherit(found Found) Found {
+	var all Found
+	if p.LeaderOnly {
+		return all
+	}
+	for _, old := range found.Targets {
+		t := p.Target
+		t.Name, t.Network, t.Address, t.Weight = old.Name, old.Network, old.Address, min(old.Weight, t.Weight)
+		all.Targets = append(all.Targets, t)
+	}
+	return all
 }
 
 // ask asks one URL after the other, the one first that answered last.
