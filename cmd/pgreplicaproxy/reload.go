@@ -121,9 +121,9 @@ type reloadRequest struct {
 	answer func(text string, err error)
 }
 
-// Reload reads the configuration again and changes to it: everything, or after an error nothing. The text is what there is to
-// say of the file, mistakes and warnings, each with its line and what to write instead. It may be called from anywhere, and
-// takes until the servers of new clusters were asked once.
+// Reload reads the configuration again and changes to it: everything, or after an error nothing. The text says that it was done,
+// and what is odd about the file; an error tells every mistake with its line and what to write instead. It may be called from
+// anywhere, and takes until the servers of new clusters were asked once.
 func (s *service) Reload(ctx context.Context) (text string, err error) {
 	type outcome struct {
 		text string
@@ -138,10 +138,13 @@ func (s *service) Reload(ctx context.Context) (text string, err error) {
 		return "", ctx.Err()
 	}
 	o := <-done
-	return o.text, o.err
+	if o.err != nil {
+		return "", fmt.Errorf("%w\n\n%s", o.err, o.text)
+	}
+	return strings.TrimSpace("reloaded the configuration\n\n" + o.text), nil
 }
 
-// change is Reload for run. It is given up when changes ends; what it starts ends with ctx.
+// change is Reload for run. The text is the diagnostics. It is given up when changes ends; what it starts ends with ctx.
 func (s *service) change(ctx, changes context.Context) (text string, err error) {
 	cfg, diags := s.load()
 	var next *plan

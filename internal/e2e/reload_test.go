@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -189,6 +190,7 @@ func TestReloadOfABrokenFile(t *testing.T) {
 			p.waitLogSince(seen, "configuration not reloaded, the old one stays", nil)
 			ask(t, session, "SELECT 1")
 			query(t, p.dsn("app"), "SELECT 1")
+			p.reloadCommand(t, broken.problem, broken.detail, "pgreplicaproxy.hcl line")
 		})
 	}
 	t.Run("state directory", func(t *testing.T) {
@@ -200,8 +202,26 @@ func TestReloadOfABrokenFile(t *testing.T) {
 		}
 		p.waitLogSince(seen, "configuration not reloaded, the old one stays", nil)
 	})
-	p.reload(working)
+	p.configure(working)
+	p.reloadCommand(t)
 	ask(t, session, "SELECT 1")
+}
+
+// reloadCommand runs `pgreplicaproxy reload`, which must work, or say all of this.
+func (p *program) reloadCommand(t *testing.T, problems ...string) {
+	t.Helper()
+	stdout, stderr, code := command{args: []string{"reload", "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl")}}.run(t)
+	if len(problems) == 0 {
+		if code != 0 || !strings.Contains(stdout, "reloaded the configuration") {
+			t.Errorf("the command ends with %d: %s%s", code, stdout, stderr)
+		}
+		return
+	}
+	for _, problem := range problems {
+		if code == 0 || !strings.Contains(stderr, problem) {
+			t.Errorf("the command ends with %d and says %q, want %q in it", code, stderr, problem)
+		}
+	}
 }
 
 // A listener comes and one goes, whose sessions stay.
