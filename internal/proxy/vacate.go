@@ -44,15 +44,19 @@ func (s *session) vacate(u *upkeep, servers []backends.Target) bool {
 	if s.leg == nil || s.relay != nil && s.relay.Detached() || s.cluster.upkeep != u || !slices.ContainsFunc(servers, s.target.SamePlace) {
 		return false
 	}
-	st, _ := u.monitor.Snapshot().State(s.target.Name)
+	snapshot, why := u.monitor.Snapshot(), errRemoved(s.target)
+	st, _ := snapshot.State(s.target.Name)
 	if st.Claim == policy.Replica && st.Target.SamePlace(s.target) && s.decision.Target != policy.TargetPrimary {
 		return false // it was restarted: nothing can write there, and the session is a reader's
+	}
+	if indexOf(snapshot, s.target) >= 0 {
+		why = errFenced(st, false, s.decision.Target)
 	}
 	switch {
 	case !s.begun:
 		_ = s.leg.SetDeadline(time.Unix(1, 0))
 	case s.ending == nil || s.ending.Idle:
-		s.endNow(relay.Ending{Error: errFenced(st, false, s.decision.Target), Why: "fenced"})
+		s.endNow(relay.Ending{Error: why, Why: "fenced"})
 	}
 	return true
 }
