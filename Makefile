@@ -4,6 +4,7 @@ GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES    := ./...
 FUZZTIME    ?= 30s
+MINUTES     ?= 10
 VERSION     ?=
 BINARY      ?= bin/pgreplicaproxy
 ARCHITECTURES ?= amd64 arm64
@@ -60,6 +61,11 @@ bench-quick: build ## the same in 3 minutes
 	@internal/pgcluster/install.sh
 	@internal/bench/install.sh
 	@go run ./internal/bench -quick
+
+.PHONY: soak
+soak: build ## load and attack the program for MINUTES
+	@internal/pgcluster/install.sh
+	@go run ./internal/soak -minutes $(MINUTES)
 
 .PHONY: check
 check: ## vet, lint, format, module files, import directions

@@ -11,6 +11,10 @@
 # $XDG_STATE_HOME/pgreplicaproxy or ~/.local/state/pgreplicaproxy.
 # state_dir = "/var/lib/pgreplicaproxy"
 
+# Started as root, the program becomes this user once its sockets are bound. Certificates, keys and secrets must be readable
+# for it, and state_dir its own. Left out, it stays whoever has started it.
+# user = "pgreplicaproxy"
+
 drain_timeout = "30s" # how long sessions may go on once they are asked to end
 login_timeout = "15s" # from a client's first packet to the end of its login
 

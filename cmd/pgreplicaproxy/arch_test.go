@@ -44,6 +44,7 @@ var allowed = map[string]struct {
 		"the assembly knows every part, but not the command line, signals or HCL",
 	},
 	"internal/bench":  {[]string{"internal/pgcluster"}, "it measures the built program from outside"},
+	"internal/soak":   {[]string{"internal/pgcluster", "wire"}, "it loads the built program from outside"},
 	"internal/admin":  {[]string{"backends", "policy", "internal/events"}, "it tells what it is given, and does what it is handed a function for"},
 	"internal/events": {nil, "it remembers what the others tell it"},
 	"cmd/pgreplicaproxy": {
@@ -68,10 +69,11 @@ var external = map[string][]string{
 	"internal/relay":     {"golang.org/x/sys/unix"},
 	"internal/metrics":   {"github.com/prometheus/client_golang/prometheus"},
 	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn"},
+	"internal/soak":      {"github.com/jackc/pgx/v5/pgconn"},
 	"internal/pgcluster": {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sync", "golang.org/x/sys/unix"},
 	"cmd/pgreplicaproxy": {
 		"github.com/hashicorp/hcl/v2", "github.com/zclconf/go-cty", "github.com/lmittmann/tint", "github.com/spf13/cobra",
-		"golang.org/x/term", "github.com/coreos/go-systemd/v22/daemon",
+		"golang.org/x/sys/unix", "golang.org/x/term", "github.com/coreos/go-systemd/v22/daemon",
 	},
 }
 

@@ -22,6 +22,8 @@ import (
 // Where to read next: config_schema.go for the file's keys, config_defaults.go for what they are when left out, the
 // other config_*.go for what is asked of them, config_diagnostics.go for how mistakes are told.
 type config struct {
+	// User is whom the program becomes once its sockets are bound; empty is whoever has started it.
+	User string
 	// StateDir is where the local CA is kept. It need not exist yet.
 	StateDir string
 	// DrainTimeout is how long sessions may go on once they are asked to end. It is positive.
@@ -128,6 +130,7 @@ func parseHCL(path string, src []byte) (*hcl.File, diagnostics) {
 // convert goes through the whole file, whatever is wrong with parts of it, so that every mistake is told at once.
 func (c *converter) convert(raw *rawConfig) *config {
 	cfg := &config{
+		User:         c.name(raw.User, ""),
 		StateDir:     c.stateDir(raw.StateDir),
 		DrainTimeout: c.duration(raw.DrainTimeout, defaultDrainTimeout, 0),
 		LoginTimeout: c.duration(raw.LoginTimeout, defaultLoginTimeout, time.Millisecond),

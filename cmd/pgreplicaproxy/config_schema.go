@@ -6,6 +6,7 @@ import "github.com/hashicorp/hcl/v2"
 // nil where it was left out. Nothing is required here: config_*.go say what is missing and how to write it.
 
 type rawConfig struct {
+	User         *hcl.Attribute `hcl:"user,optional"`
 	StateDir     *hcl.Attribute `hcl:"state_dir,optional"`
 	DrainTimeout *hcl.Attribute `hcl:"drain_timeout,optional"`
 	LoginTimeout *hcl.Attribute `hcl:"login_timeout,optional"`

@@ -157,6 +157,7 @@ func TestEveryKeyIsConverted(t *testing.T) {
 		}
 	}
 	want := &config{
+		User:         "nobody",
 		StateDir:     "testdata/config/state",
 		DrainTimeout: time.Minute,
 		LoginTimeout: 500 * time.Millisecond,

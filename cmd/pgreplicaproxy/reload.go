@@ -28,13 +28,16 @@ type plan struct {
 func (s *service) prepare(cfg *config) (*plan, error) {
 	p := &plan{cfg: cfg}
 	var err error
-	if p.clusters, err = openClusters(cfg); err != nil {
-		return nil, err
-	}
 	if p.opened, err = s.bind(cfg); err != nil {
 		return nil, err
 	}
-	if p.certificates, err = s.certificatesFor(cfg); err == nil { // behind the others: it may have read files again
+	if err = s.surrender(cfg, p.opened); err == nil { // before any file is opened that must be readable again later
+		p.clusters, err = openClusters(cfg)
+	}
+	if err == nil {
+		p.certificates, err = s.certificatesFor(cfg) // behind the others: it may have read files again
+	}
+	if err == nil {
 		p.adminTLS, err = adminTLS(cfg.Admin, p.certificates)
 	}
 	if err != nil {

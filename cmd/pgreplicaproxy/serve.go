@@ -43,6 +43,9 @@ func newServeCommand(configPath *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := harden(); err != nil {
+				return err
+			}
 			defer self.ends()
 			load := func() (*config, diagnostics) { return loadConfig(*configPath) }
 			cfg, diags := load()

@@ -1,3 +1,4 @@
+user          = "nobody"
 state_dir     = "state"
 drain_timeout = "1m"
 login_timeout = "500ms"

@@ -1,0 +1,68 @@
+//go:build linux
+
+// Command soak keeps the built program under load and under attack for a while, and fails if a well-behaved client notices, if
+// memory grows, or if anything is left at the end. `make soak` runs it.
+//
+// Thousands of TLS sessions stand idle, others work, all on one machine: a fake server plays them, because PostgreSQL would be
+// too heavy. What the program's monitors ask is passed on to two real servers behind the fake ones, a primary and its standby,
+// and a few sessions are with the real ones. Now and then the fakes change places, so that the program sees the roles change.
+// Meanwhile clients log in as fast as the machine lets them, some dawdle, and hundreds of hostile ones do what they can.
+//
+// The report is on standard output: memory for each idle session, logins per second, and the 99th percentile of a login, with the
+// attack and without. Absolute numbers hold for this machine only, which the clients and the servers use too.
+//
+// main.go says what is asked for, soak.go in which order things happen, clients.go who the clients are, hostile.go who
+// is no client, server.go what plays the servers, process.go the program itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	s := settings{}
+	minutes := flag.Float64("minutes", 10, "how long the load stays")
+	flag.IntVar(&s.idle, "idle", 8000, "sessions that stand idle")
+	flag.IntVar(&s.active, "active", 2000, "sessions that work")
+	flag.IntVar(&s.hostile, "hostile", 500, "hostile connections at a time")
+	flag.StringVar(&s.binary, "binary", "bin/pgreplicaproxy", "the program")
+	flag.Parse()
+	s.load = time.Duration(*minutes * float64(time.Minute))
+	report, err := soak(ctx, s)
+	fmt.Print(report)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are what the command line asks for.
+type settings struct {
+	idle, active, hostile int
+	load                  time.Duration
+	binary                string
+}
+
+// descriptors checks that the system lets this process and the program have as many as the sessions need: two for each.
+func (s settings) descriptors() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	const others = 1000
+	if need := uint64(2*(s.idle+s.active) + s.hostile + others); need > limit.Max {
+		return fmt.Errorf("%d descriptors are needed, and the limit is %d: raise it (ulimit -n), or ask for fewer sessions", need, limit.Max)
+	}
+	return nil
+}
+
+var errInterrupted = errors.New("interrupted")
