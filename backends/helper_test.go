@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,3 +172,19 @@ func awaitServer(t *testing.T, m *Monitor, name string, role policy.Role, status
 	st, _ := s.State(name)
 	return st
 }
+
+// has reports whether a line with that message was logged.
+func (j *journal) has(message string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Contains(j.lines.String(), `"msg":"`+message+`"`)
+}
+
+// clock is the time plus what a test adds to it.
+type clock struct{ ahead atomic.Int64 }
+
+func newClock() *clock { return new(clock) }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }

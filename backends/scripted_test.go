@@ -3,6 +3,7 @@ package backends
 import (
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -16,6 +17,7 @@ type scripted struct {
 	mu        sync.Mutex
 	identity  string
 	recovery  bool
+	written   int
 	logins    int
 	refusal   *pgproto3.ErrorResponse // to every login
 	mute      bool                    // logins get no answer
@@ -26,7 +28,7 @@ type scripted struct {
 // newScripted starts a server named db1, a primary.
 func newScripted(t *testing.T) *scripted {
 	t.Helper()
-	s := &scripted{identity: "7000000000000000001", sessions: make(map[net.Conn]struct{})}
+	s := &scripted{written: 1000, identity: "7000000000000000001", sessions: make(map[net.Conn]struct{})}
 	s.Target = target(serve(t, s.script), TLSOff)
 	return s
 }
@@ -113,7 +115,7 @@ func (s *scripted) row() *pgproto3.DataRow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	values := make([][]byte, roleColumns)
-	values[0], values[1], values[2], values[3] = []byte("f"), []byte(s.identity), []byte("3"), []byte("1000")
+	values[0], values[1], values[2], values[3] = []byte("f"), []byte(s.identity), []byte("3"), []byte(strconv.Itoa(s.written))
 	if s.recovery {
 		values[0], values[2], values[3] = []byte("t"), nil, nil
 	}
