@@ -12,7 +12,8 @@
 // and reads nothing from it. Which server a session gets is package policy's business, and what becomes of the sessions of a
 // server that changes its role is internal/proxy's.
 //
-// Read target.go and dial.go for the way to a server, snapshot.go for what is published, judge.go for how contradictions
-// between servers are settled, record.go for what one server's answers mean, watch.go for when it is asked, roster.go for
-// servers that come and go, login.go and query.go for how.
+// Read target.go and dial.go for the way to a server, snapshot.go for what is published and publish.go for when, judge.go and
+// contest.go for how contradictions between servers are settled, memory.go and statefile.go for what is remembered of them,
+// lag.go for how far a standby is behind, record.go for what one server's answers mean, watch.go for when it is asked,
+// roster.go for servers that come and go, login.go and query.go for how.
 package backends

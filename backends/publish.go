@@ -17,6 +17,7 @@ import (
 type publisher struct {
 	m            *Monitor
 	memory       memory
+	doubtful     bool  // the primary was accepted in doubt
 	unreadable   error // why nothing is known of what was remembered; nobody is served then
 	gauges       gauges
 	observations []observation // the last ones
@@ -48,7 +49,8 @@ func newPublisher(m *Monitor) *publisher {
 func (p *publisher) publish(ctx context.Context, config MonitorConfig, observations []observation) {
 	p.observations = observations
 	v := judge(p.memory, p.m.rules(config), observations)
-	p.memory = v.memory
+	v.doubtful = v.doubtful || p.doubtful && v.memory.essence() == p.memory.essence()
+	p.memory, p.doubtful = v.memory, v.doubtful
 	p.gauges.update(v, observations, config.MaxLag, config.MinStandbysForWrite)
 	p.gauges.tell(v.states)
 	if p.unreadable != nil {

@@ -37,8 +37,12 @@ func (d *desk) sees(want string, list ...saw) {
 	}
 }
 
-// vacated lets the sessions end.
+// vacate lets the sessions end.
 func (d *desk) vacate(err error) {
+	d.t.Helper()
+	if d.publisher.vacated == nil {
+		d.t.Fatal("nobody is to be left")
+	}
 	d.left <- err
 	d.publisher.left(<-d.publisher.vacated)
 }

@@ -194,7 +194,7 @@ func (s *Sources) clusterStatus(name string, snapshot *backends.Snapshot, access
 		if s.Standing != nil {
 			server.Drained, server.Ejected = s.Standing(name, server.Name)
 		}
-		c.Conflict = c.Conflict || state.Status == backends.Conflict
+		c.Conflict = c.Conflict || state.Status == backends.Conflict || state.Status == backends.Quarantined
 		c.Servers = append(c.Servers, server)
 	}
 	first := func(s Server) int { // the primary

@@ -123,7 +123,7 @@ func (g gauges) collectCluster(ch chan<- prometheus.Metric, cluster string, snap
 	for i := range snapshot.States {
 		st := &snapshot.States[i]
 		g.collectServer(ch, cluster, st)
-		conflict = conflict || st.Status == backends.Conflict
+		conflict = conflict || st.Status == backends.Conflict || st.Status == backends.Quarantined
 	}
 	gauge(ch, conflictDesc, number(conflict), cluster)
 	gauge(ch, stateFileDesc, number(snapshot.Judgement.StateFileError != nil), cluster)
