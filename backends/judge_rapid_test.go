@@ -21,12 +21,11 @@ type world struct {
 	path string
 	now  time.Time
 
-	monitor  *Monitor
-	p        *publisher
-	config   MonitorConfig
-	servers  []observation
-	vacating []Target
-	release  chan struct{}
+	monitor *Monitor
+	p       *publisher
+	config  MonitorConfig
+	servers []observation
+	release chan struct{}
 
 	sessions map[place]bool // where sessions may write
 	before   memory
@@ -75,9 +74,8 @@ func (w *world) stop() {
 // observe is a round of the monitor's.
 func (w *world) observe() {
 	w.now = w.now.Add(time.Second)
-	config := w.config
+	config := w.config.settled()
 	config.now = func() time.Time { return w.now }
-	config.settled()
 	w.p.publish(context.Background(), config, slices.Clone(w.servers))
 	w.check()
 }
