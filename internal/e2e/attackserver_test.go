@@ -195,7 +195,7 @@ var loginMalice = map[string]malice{
 	"end in the middle": {func(s *fakeSession) {
 		s.say(askForSCRAM)
 		s.next()
-	}, "RE", internal},
+	}, "RE", "57P03"},
 }
 
 // A server that does not keep to the protocol in a login costs the client its session, with an error that is well-formed, and

@@ -390,7 +390,7 @@ func TestPassthroughMaliciousServers(t *testing.T) {
 			"continues what it did not ask":  {func(s passthroughFake) { s.say(authRequest(11, "r=x,s=YWFh,i=1")); s.hold() }, "RRE", internal},
 			"begins with the end":            {func(s passthroughFake) { s.say(authRequest(12, "v=x")); s.hold() }, "RRE", internal},
 			"code of nothing":                {func(s passthroughFake) { s.say(authRequest(99, "")); s.hold() }, "RRE", internal},
-			"hangs up":                       {instead(func(string) string { return "" }), "RRE", internal},
+			"hangs up":                       {instead(func(string) string { return "" }), "RRE", "57P03"},
 		} {
 			t.Run(leg+"/"+name, func(t *testing.T) {
 				play := test.play

@@ -35,7 +35,7 @@ func (a *authentication) run(m wire.Message) error {
 			return err
 		}
 		if m, err = a.down.Next(wire.MaxLogin); err != nil {
-			return fmt.Errorf("read from server %s during authentication: %w", a.session.target.Name, err)
+			return lost("read from", a.session.target.Name, err)
 		}
 	}
 }
@@ -59,6 +59,18 @@ func (a *authentication) step(m wire.Message) (done bool, err error) {
 	}
 }
 
+// errServerLost is a server whose connection ended in the middle of a login.
+var errServerLost = errors.New("connection to the server lost")
+
+// lost wraps an error of the server's connection; one of its messages stays what it is.
+func lost(doing, server string, err error) error {
+	err = fmt.Errorf("%s server %s during authentication: %w", doing, server, err)
+	if errors.Is(err, wire.ErrLength) {
+		return err
+	}
+	return errors.Join(errLost(server), errServerLost, err)
+}
+
 // demand returns the next Authentication message of a server that is logged in to by the proxy itself, from m on. What the
 // server says in between goes to the client; its refusal does and ends the session.
 func (a *authentication) demand(m wire.Message) (wire.AuthCode, []byte, error) {
@@ -68,7 +80,7 @@ func (a *authentication) demand(m wire.Message) (wire.AuthCode, []byte, error) {
 		}
 		var err error
 		if m, err = a.down.Next(wire.MaxLogin); err != nil {
-			return 0, nil, fmt.Errorf("read from server %s during authentication: %w", a.session.target.Name, err)
+			return 0, nil, lost("read from", a.session.target.Name, err)
 		}
 	}
 	return m.Authentication()
@@ -182,7 +194,7 @@ func (a *authentication) answer() (wire.Message, error) {
 
 func (a *authentication) forward(m wire.Message) error {
 	if _, err := a.leg.Write(m.Append(nil)); err != nil {
-		return fmt.Errorf("write to server %s during authentication: %w", a.session.target.Name, err)
+		return lost("write to", a.session.target.Name, err)
 	}
 	return nil
 }

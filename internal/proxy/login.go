@@ -29,7 +29,7 @@ func (s *session) login(ctx context.Context) (pending, error) {
 	if s.cluster.Passthrough != nil {
 		return s.loginPassthrough(ctx)
 	}
-	server, first, err := s.connect(ctx, nil)
+	server, first, err := s.connect(ctx, nil, nil)
 	if err != nil {
 		return pending{}, err
 	}
@@ -57,14 +57,16 @@ const candidatesPerRound = 3
 
 // connect finds a server that answers, and returns it with its first message. Nothing but the startup packet was sent by then, so
 // moving on to the next server is safe, and so is another round: while the session may be held, it waits for news or a moment,
-// and is placed anew. keep, where it is not nil, then leaves only those candidates that are still right.
-func (s *session) connect(ctx context.Context, keep func(context.Context) error) (serverLeg, wire.Message, error) {
+// and is placed anew. keep, where it is not nil, then leaves only those candidates that are still right; enter, where it is not
+// nil, logs in without the client's help, which is part of the attempt.
+func (s *session) connect(ctx context.Context, keep func(context.Context) error, enter loginFunc) (serverLeg, wire.Message, error) {
 	for tried := 1; ; tried++ {
-		leg, first, err := s.round(ctx)
+		leg, first, err := s.round(ctx, enter)
 		if err == nil {
 			return leg, first, nil
 		}
-		if reasonOf(err) == ReasonLimit {
+		var refused *refusedError
+		if reasonOf(err) == ReasonLimit || errors.As(err, &refused) {
 			return serverLeg{}, wire.Message{}, err
 		}
 		if err := s.again(ctx, tried, err); err != nil {
@@ -79,7 +81,7 @@ func (s *session) connect(ctx context.Context, keep func(context.Context) error)
 }
 
 // round tries the candidates in turn. The last one's own words count when no time for another round is left.
-func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
+func (s *session) round(ctx context.Context, enter loginFunc) (serverLeg, wire.Message, error) {
 	var failures error
 	free := s.notFull(s.decision.Backends)
 	if len(free) == 0 {
@@ -98,8 +100,12 @@ func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
 			}
 		}
 		if err == nil {
-			if err = s.begin(); err == nil {
+			if err = s.logInto(ctx, leg, first, enter); err == nil {
 				return leg, first, nil
+			}
+			var refused *refusedError
+			if errors.As(err, &refused) {
+				return serverLeg{}, wire.Message{}, err
 			}
 			s.detach()
 		}
@@ -114,6 +120,27 @@ func (s *session) round(ctx context.Context) (serverLeg, wire.Message, error) {
 		}
 	}
 	return serverLeg{}, wire.Message{}, errors.Join(errUnreachable(s.decision), failures)
+}
+
+// loginFunc logs in to a server that has answered, with its first message.
+type loginFunc func(ctx context.Context, leg serverLeg, first wire.Message) error
+
+// refusedError is an error of a login that another server would not mend.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// logInto binds the session to the server that has answered: from here on the client hears it. A server that is lost in a login
+// which the client has no part in can be left for the next one.
+func (s *session) logInto(ctx context.Context, leg serverLeg, first wire.Message, login loginFunc) error {
+	if login != nil {
+		if err := login(ctx, leg, first); errors.Is(err, errServerLost) {
+			return err
+		} else if err != nil {
+			return &refusedError{err}
+		}
+	}
+	return s.begin()
 }
 
 // attempt dials one server of those left, sends the startup packet and reads the first message of the answer.

@@ -73,11 +73,8 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 	if err := p.keepCandidates(ctx); err != nil {
 		return pending{}, err
 	}
-	leg, first, err := s.connect(ctx, p.keepFitting)
+	leg, _, err := s.connect(ctx, p.keepFitting, p.authenticateProxy)
 	if err != nil {
-		return pending{}, err
-	}
-	if err := p.authenticateProxy(ctx, leg, first); err != nil {
 		return pending{}, err
 	}
 	if err := p.accept(); err != nil {
@@ -289,7 +286,7 @@ func (p *passthrough) authenticateProxy(ctx context.Context, leg serverLeg, m wi
 			return fmt.Errorf("log in to %s: %w", p.target.Name, err)
 		}
 		if m, err = leg.reader.Next(wire.MaxLogin); err != nil {
-			return fmt.Errorf("read from server %s during authentication: %w", p.target.Name, err)
+			return lost("read from", p.target.Name, err)
 		}
 	}
 }

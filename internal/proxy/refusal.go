@@ -207,6 +207,14 @@ func errUnreachable(d policy.Decision) error {
 	})
 }
 
+func errLost(backend string) error {
+	return refuse(ReasonUnreachable, &wire.ErrorResponse{
+		Code:    wire.CannotConnectNow,
+		Message: fmt.Sprintf("the connection to server %q was lost during the login", backend),
+		Hint:    "Retry.",
+	})
+}
+
 func errMethod(backend, cluster, method string) error {
 	return refuse(ReasonMethod, &wire.ErrorResponse{
 		Code:    wire.InvalidAuthorizationSpecification,
