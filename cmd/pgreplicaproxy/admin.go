@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/replicon/pgreplicaproxy/internal/admin"
+	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
@@ -121,6 +122,12 @@ func (s *service) accessStatus() map[string]map[string]admin.Access {
 		}
 	}
 	return list
+}
+
+// limits are those of metrics.Sources.
+func (s *service) limits() metrics.Limits {
+	stats := s.gate.Stats()
+	return metrics.Limits{Refused: stats.Refused, Flooded: stats.Flooded, Throttled: stats.Throttled, Pairs: stats.Pairs}
 }
 
 // findings are those of metrics.Sources.

@@ -132,6 +132,7 @@ func serve(
 	s.server.Replace(self.predecessors())
 	s.metrics.Watch(metrics.Sources{
 		Snapshots: s.server.Snapshots, Logins: s.server.Logins, Findings: s.findings, Holds: s.server.Holds, Standing: s.server.Standing,
+		Limits:       s.limits,
 		Certificates: func() []metrics.Certificate { return s.current.Load().certificates.metrics() },
 	})
 	return s.run(stop, started)

@@ -25,6 +25,8 @@ type Sources struct {
 	// Standing tells whether an operator took a server out of service, and whether it is passed over because clients have failed
 	// to reach it.
 	Standing func(cluster, backend string) (drained, ejected bool)
+	// Limits returns what the limits have done.
+	Limits func() Limits
 	// Certificates returns the front's certificates.
 	Certificates func() []Certificate
 }
@@ -34,6 +36,15 @@ type Holds struct {
 	Waiting int
 	// Ended counts waits by their outcome.
 	Ended map[string]uint64
+}
+
+// Limits are what the limits on clients have done since the start.
+type Limits struct {
+	// Refused counts refusals that a limit was the reason of, Flooded connections that were closed without a word, Throttled
+	// logins that had to wait, or were refused, because of failed ones.
+	Refused, Flooded, Throttled uint64
+	// Pairs is how many pairs of address and user are remembered for failed logins.
+	Pairs int
 }
 
 // Certificate is what a certificate of the front is known by.
@@ -60,6 +71,10 @@ var (
 	stateFileDesc = desc("cluster_state_file_failing", "1 while what is known of the cluster's past cannot be read or stored.", "cluster")
 	waitingDesc   = desc("waiting", "Clients that are made to wait until a server can take them.", "cluster")
 	holdsDesc     = desc("holds_total", "Waits of clients for a server, by how they ended.", "cluster", "outcome")
+	limitedDesc   = desc("limited_total", "Clients that a limit has turned away.")
+	floodedDesc   = desc("flooded_connections_total", "Connections that were closed without a word because too many came.")
+	throttledDesc = desc("throttled_logins_total", "Logins that had to wait, or were refused, because of failed ones before.")
+	pairsDesc     = desc("throttle_pairs", "Pairs of address and user that are remembered for failed logins.")
 	loginsDesc    = desc("logins", "Clients that are logging in.")
 	notAfterDesc  = desc("certificate_not_after_timestamp_seconds", "When a certificate of the front expires.", "names")
 	failingDesc   = desc("certificate_renewal_failing", "1 while a certificate of the front cannot be replaced by a newer one.", "names")
@@ -76,7 +91,7 @@ type gauges struct{ sources Sources }
 func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		roleDesc, statusDesc, timelineDesc, lagBytesDesc, lagTimeDesc, laggingDesc, drainedDesc, ejectedDesc, findingDesc,
-		conflictDesc, stateFileDesc, waitingDesc, holdsDesc, loginsDesc, notAfterDesc, failingDesc,
+		conflictDesc, stateFileDesc, waitingDesc, holdsDesc, limitedDesc, floodedDesc, throttledDesc, pairsDesc, loginsDesc, notAfterDesc, failingDesc,
 	} {
 		ch <- d
 	}
@@ -102,9 +117,16 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		for cluster, holds := range g.sources.Holds() {
 			gauge(ch, waitingDesc, float64(holds.Waiting), cluster)
 			for outcome, n := range holds.Ended {
-				ch <- prometheus.MustNewConstMetric(holdsDesc, prometheus.CounterValue, float64(n), cluster, outcome)
+				total(ch, holdsDesc, n, cluster, outcome)
 			}
 		}
+	}
+	if g.sources.Limits != nil {
+		limits := g.sources.Limits()
+		total(ch, limitedDesc, limits.Refused)
+		total(ch, floodedDesc, limits.Flooded)
+		total(ch, throttledDesc, limits.Throttled)
+		gauge(ch, pairsDesc, float64(limits.Pairs))
 	}
 	if g.sources.Logins != nil {
 		gauge(ch, loginsDesc, float64(g.sources.Logins()))
@@ -156,6 +178,10 @@ func (g gauges) collectServer(ch chan<- prometheus.Metric, cluster string, st *b
 
 func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func total(ch chan<- prometheus.Metric, d *prometheus.Desc, n uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 }
 
 func number(b bool) float64 {

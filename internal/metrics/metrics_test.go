@@ -89,6 +89,7 @@ func TestGauges(t *testing.T) {
 		Holds: func() map[string]Holds {
 			return map[string]Holds{"main": {Waiting: 2, Ended: map[string]uint64{"expired": 4}}}
 		},
+		Limits:   func() Limits { return Limits{Refused: 6, Flooded: 7, Throttled: 8, Pairs: 9} },
 		Standing: func(_, backend string) (drained, ejected bool) { return backend == "db1", backend == "db2" },
 		Certificates: func() []Certificate {
 			return []Certificate{{Names: []string{"b", "a"}, NotAfter: expiry, Failing: true}}
@@ -112,6 +113,10 @@ func TestGauges(t *testing.T) {
 		`pgreplicaproxy_backend_ejected{backend="db2",cluster="main"} 1`,
 		`pgreplicaproxy_waiting{cluster="main"} 2`,
 		`pgreplicaproxy_holds_total{cluster="main",outcome="expired"} 4`,
+		`pgreplicaproxy_limited_total 6`,
+		`pgreplicaproxy_flooded_connections_total 7`,
+		`pgreplicaproxy_throttled_logins_total 8`,
+		`pgreplicaproxy_throttle_pairs 9`,
 		`pgreplicaproxy_logins 3`,
 		`pgreplicaproxy_certificate_not_after_timestamp_seconds{names="a b"} 2e+09`,
 		`pgreplicaproxy_certificate_renewal_failing{names="a b"} 1`,
