@@ -86,6 +86,16 @@ func (a *audits) note(backend string, findings map[backends.Finding]string, at t
 	return before
 }
 
+// forget drops servers that are gone.
+func (a *audits) forget(known *backends.Snapshot) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.byName, func(name string, _ Audit) bool {
+		_, named := known.State(name)
+		return !named
+	})
+}
+
 func (a *audits) of(backend string) Audit {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -21,6 +21,8 @@ func (s *Server) fence(ctx context.Context, u *upkeep) {
 			transitions = c.Transitions
 		}
 		u.standings.watch(snapshot.Backends)
+		u.standings.forget(snapshot)
+		u.audits.forget(snapshot)
 		s.judge(u, func(on backends.Target, d *policy.Decision) (fate, *wire.ErrorResponse) {
 			return judgeBy(snapshot, on, d, transitions)
 		})

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -95,6 +96,16 @@ func (s *session) decided(d policy.Decision, c *cluster) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.decision, s.cluster = d, c
+}
+
+// forget drops servers that are gone and have no session any more: of names that come from elsewhere there is no end.
+func (s *standings) forget(known *backends.Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.byName, func(name string, st *standing) bool {
+		_, named := known.State(name)
+		return !named && st.sessions == 0
+	})
 }
 
 // moveTo counts the session on a server instead of the one that counts it now; the empty name is none.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -65,4 +66,24 @@ func TestFoundServersAreWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitServers(t, s, "main", "db1")
+}
+
+// What is kept of servers that are gone goes with their last session.
+func TestGoneServersAreForgotten(t *testing.T) {
+	var st standings
+	var a audits
+	for _, name := range []string{"stays", "busy", "gone"} {
+		st.drain(name, true)
+		a.note(name, nil, time.Now())
+	}
+	st.of("busy").sessions = 1
+	known := &backends.Snapshot{States: []backends.State{{Target: at("stays", "10.0.0.1:5432")}}}
+	st.forget(known)
+	a.forget(known)
+	if got := slices.Sorted(maps.Keys(st.byName)); !slices.Equal(got, []string{"busy", "stays"}) {
+		t.Errorf("standings are kept of %v", got)
+	}
+	if got := slices.Sorted(maps.Keys(a.byName)); !slices.Equal(got, []string{"stays"}) {
+		t.Errorf("audits are kept of %v", got)
+	}
 }
