@@ -6,10 +6,12 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/replicon/pgreplicaproxy/backends"
+	"github.com/replicon/pgreplicaproxy/internal/discovery"
 	"github.com/replicon/pgreplicaproxy/policy"
 )
 
@@ -82,29 +84,35 @@ needed. The exit code is 1 where the client would be refused.`,
 	return cmd
 }
 
-// checkServers prints one line for each server that is fine, and one for each thing to mend.
+// checkServers prints one line for each server that is fine, and one for each thing to mend. Servers that are looked up are
+// looked up once.
 func checkServers(ctx context.Context, w io.Writer, cfg *config) error {
 	ignoreClientEnvironment()
+	var lines []string
 	wrong := 0
 	for _, cluster := range cfg.Clusters {
 		name := cluster.Monitor.Cluster
-		for _, target := range cluster.Monitor.Targets {
-			found := backends.Inspect(ctx, target, cluster.Monitor, cfg.secretScope(name) != noSecrets).Findings
-			if len(found) == 0 {
-				if _, err := fmt.Fprintf(w, "%s/%s: ok\n", name, target.Name); err != nil {
-					return err
-				}
+		found, err := discovery.Lookup(ctx, cluster.Discovery)
+		if err != nil {
+			wrong++
+			lines = append(lines, fmt.Sprintf("%s: %v", name, err))
+		}
+		for _, target := range slices.Concat(cluster.Monitor.Targets, found.Targets) {
+			findings := backends.Inspect(ctx, target, cluster.Monitor, cfg.secretScope(name) != noSecrets).Findings
+			if len(findings) == 0 {
+				lines = append(lines, fmt.Sprintf("%s/%s: ok", name, target.Name))
 			}
-			for _, finding := range slices.Sorted(maps.Keys(found)) {
+			for _, finding := range slices.Sorted(maps.Keys(findings)) {
 				wrong++
-				if _, err := fmt.Fprintf(w, "%s/%s: %s: %s\n", name, target.Name, finding, found[finding]); err != nil {
-					return err
-				}
+				lines = append(lines, fmt.Sprintf("%s/%s: %s: %s", name, target.Name, finding, findings[finding]))
 			}
 		}
 	}
+	if _, err := fmt.Fprintln(w, strings.Join(lines, "\n")); err != nil {
+		return err
+	}
 	if wrong > 0 {
-		return fmt.Errorf("%s to mend on the servers", count(wrong, "thing"))
+		return fmt.Errorf("%s to mend", count(wrong, "thing"))
 	}
 	return nil
 }

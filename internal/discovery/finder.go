@@ -2,6 +2,8 @@ package discovery
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -34,6 +36,22 @@ const answerTimeout = 5 * time.Second
 
 // maxServers bounds what one source can make the program watch.
 const maxServers = 64
+
+// Lookup asks every source once. What one of them does not say is missing, and the error tells why.
+func Lookup(ctx context.Context, config Config) (Found, error) {
+	var states []*state
+	var failures error
+	for _, src := range config.sources() {
+		limited, cancel := context.WithTimeout(ctx, answerTimeout)
+		found, err := src.ask(limited)
+		cancel()
+		if err != nil {
+			failures = errors.Join(failures, fmt.Errorf("%s: %w", src, err))
+		}
+		states = append(states, &state{source: src, found: found})
+	}
+	return together(states), failures
+}
 
 // Finder asks the sources of one cluster. Its methods may be called from anywhere; Run once.
 type Finder struct {

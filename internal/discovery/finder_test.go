@@ -183,3 +183,18 @@ func TestFinderUpdate(t *testing.T) {
 	f.Update(Config{})
 	found.await(t)
 }
+
+// Lookup tells what there is, and what not.
+func TestLookup(t *testing.T) {
+	s, dead := dnstest.New(t, "10.0.0.1"), dnstest.New(t)
+	dead.Close()
+	lost := nameOf(dead)
+	lost.Target.Address = "lost.test:5432"
+	found, err := Lookup(t.Context(), Config{Cluster: "main", Names: []Name{lost, nameOf(s)}})
+	if !slices.Equal(addresses(found), []string{"10.0.0.1:6543"}) || err == nil || !strings.Contains(err.Error(), "DNS name lost.test") {
+		t.Errorf("found %v, %v", addresses(found), err)
+	}
+	if found, err := Lookup(t.Context(), Config{}); err != nil || len(found.Targets) > 0 {
+		t.Errorf("nothing to ask: %+v, %v", found, err)
+	}
+}
