@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,4 +137,26 @@ func TestUpgradeFails(t *testing.T) {
 			t.Errorf("session from before: %q", got)
 		}
 	}
+}
+
+// A client that was accepted before an upgrade, and is still negotiating, logs in where it is.
+func TestUpgradeDuringNegotiation(t *testing.T) {
+	c := sharedCluster(t, versions[0])
+	p := serve(t, lastingHCL+clusterHCL(c))
+	client := p.dialRaw(t)
+	read := func(want byte) {
+		t.Helper()
+		var got [1]byte
+		if _, err := io.ReadFull(client, got[:]); err != nil || got[0] != want {
+			t.Fatalf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	client.say(gssEncRequest)
+	read('N') // so it was accepted, by the only process there is
+	p.upgrade()
+	client.say(sslRequest)
+	read('S')
+	client.secure("postgresql")
+	client.say(asApp("app"))
+	read('R') // AuthenticationSASL
 }
