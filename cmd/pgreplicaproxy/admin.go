@@ -95,10 +95,14 @@ func (s *service) adminSources() admin.Sources {
 
 // adminActions are what the admin listener does.
 func (s *service) adminActions() admin.Actions {
-	return admin.Actions{
+	actions := admin.Actions{
 		Drain: s.server.DrainBackend, EndSession: s.server.EndSession, Accept: s.server.Accept, Forget: s.server.Forget,
 		Reload: s.Reload,
 	}
+	if s.process != nil {
+		actions.Upgrade = s.Upgrade
+	}
+	return actions
 }
 
 func (s *service) clusterStatus(name string) admin.Cluster {

@@ -86,6 +86,7 @@ func newRootCommand() *cobra.Command {
 		newAcceptCommand(&configPath),
 		newForgetCommand(&configPath),
 		newReloadCommand(&configPath),
+		newUpgradeCommand(&configPath),
 		newVersionCommand(),
 	)
 	return root

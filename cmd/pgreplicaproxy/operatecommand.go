@@ -134,6 +134,20 @@ func newForgetCommand(configPath *string) *cobra.Command {
 	}
 }
 
+func newUpgradeCommand(configPath *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "upgrade",
+		Short: "Hand over from the running program to a new process",
+		Long: "Have the running program start its file anew, which may be another version by now, as SIGUSR2 does, and wait until the\n" +
+			"new process serves new clients. Sessions stay with the old one for drain_timeout. If the new process fails, nothing\n" +
+			"changes, and the log says why.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return act(cmd, *configPath, "upgrading", "/upgrade")
+		},
+	}
+}
+
 func newReloadCommand(configPath *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",

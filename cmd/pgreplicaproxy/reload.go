@@ -119,22 +119,26 @@ var errStopping = errors.New("the program is stopping")
 // errNotReloaded means that the configuration has mistakes, of which the text beside it tells.
 var errNotReloaded = errors.New("the configuration was not reloaded, the old one stays")
 
-// reloadRequest asks for a reload, and gets one answer.
-type reloadRequest struct {
-	answer func(text string, err error)
+// wish is what run is asked for: a reload, or an upgrade. It gets one answer.
+type wish struct {
+	upgrade bool
+	answer  func(text string, err error)
 }
 
 // Reload reads the configuration again and changes to it: everything, or after an error nothing. The text says that it was done,
 // and what is odd about the file; an error tells every mistake with its line and what to write instead. It may be called from
 // anywhere, and takes until the servers of new clusters were asked once.
-func (s *service) Reload(ctx context.Context) (text string, err error) {
+func (s *service) Reload(ctx context.Context) (text string, err error) { return s.ask(ctx, false) }
+
+// ask has run fulfil a wish, and waits for the answer.
+func (s *service) ask(ctx context.Context, upgrade bool) (text string, err error) {
 	type outcome struct {
 		text string
 		err  error
 	}
 	done := make(chan outcome, 1)
 	select {
-	case s.requests <- reloadRequest{func(text string, err error) { done <- outcome{text, err} }}:
+	case s.wishes <- wish{upgrade, func(text string, err error) { done <- outcome{text, err} }}:
 	case <-s.stopping:
 		return "", errStopping
 	case <-ctx.Done():

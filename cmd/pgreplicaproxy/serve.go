@@ -89,10 +89,10 @@ type service struct {
 	sockets sockets              // belongs to run
 	current atomic.Pointer[plan] // replaced by run alone
 
-	fronts   sync.WaitGroup // of listeners: the connections that are not sessions yet
+	fronts   sync.WaitGroup // of listeners, and the connections that are not sessions
 	hangups  chan os.Signal
 	upgrades chan os.Signal
-	requests chan reloadRequest
+	wishes   chan wish
 	broken   chan error    // of a socket that cannot be served on any more
 	stopping chan struct{} // closed when nothing is to change any more
 	parts    sync.WaitGroup
@@ -110,7 +110,7 @@ func serve(
 		load: load, log: log, metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(),
 		gate: admission.New(cfg.Limits), history: &admin.History{}, started: time.Now(), sockets: make(sockets),
 		process: self, manager: serviceManager{log.Logger},
-		hangups: make(chan os.Signal, 1), upgrades: make(chan os.Signal, 1), requests: make(chan reloadRequest), broken: make(chan error, 1),
+		hangups: make(chan os.Signal, 1), upgrades: make(chan os.Signal, 1), wishes: make(chan wish), broken: make(chan error, 1),
 		stopping: make(chan struct{}),
 	}
 	signal.Notify(s.hangups, syscall.SIGHUP) // before anybody can know that it runs
@@ -168,38 +168,14 @@ func (s *service) run(stop stops, started func(*service)) error {
 		s.parts.Wait()
 		s.server.Close()
 	}()
-	s.parts.Go(func() { s.server.Run(ctx) })
-	changes, noMore := context.WithCancel(ctx)
-	s.parts.Go(func() {
-		defer noMore()
-		select {
-		case <-stop.drain:
-		case <-ctx.Done():
-		}
-	})
-	first := s.current.Load()
-	s.open(first)
-	first.certificates.start(ctx, &s.parts)
-	s.serveAdmin(ctx, first)
-	drawn := s.adminSources()
-	drawn.Sessions = nil // nothing is drawn of them
-	s.parts.Go(func() { s.history.Run(ctx, drawn.Status) })
-	s.parts.Go(func() { s.followCertificates(ctx) })
+	s.begin(ctx)
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	s.parts.Go(func() { s.manager.watch(watched, func() { s.server.Sessions() }) })
-	replaced := false
-	var failed error
+	replaced, failed := false, error(nil)
 	select {
 	case <-s.server.Watched(ctx): // without this, the first clients would find no server known
-		s.serveClients(ctx, first)
-		if failed = s.process.serves(s.manager); failed == nil {
-			s.tell(events.Info, "serving %v", first.cfg)
-			if started != nil {
-				started(s)
-			}
-			replaced, failed = s.follow(ctx, changes)
-		}
+		replaced, failed = s.accept(ctx, stop, started)
 	case <-stop.drain:
 	}
 	if replaced { // to systemd, the service is the other process
@@ -213,6 +189,41 @@ func (s *service) run(stop stops, started func(*service)) error {
 	return failed
 }
 
+// begin starts all that clients need not wait for.
+func (s *service) begin(ctx context.Context) {
+	s.parts.Go(func() { s.server.Run(ctx) })
+	first := s.current.Load()
+	s.open(first)
+	first.certificates.start(ctx, &s.parts)
+	s.serveAdmin(ctx, first)
+	drawn := s.adminSources()
+	drawn.Sessions = nil // nothing is drawn of them
+	s.parts.Go(func() { s.history.Run(ctx, drawn.Status) })
+	s.parts.Go(func() { s.followCertificates(ctx) })
+}
+
+// accept serves clients until that is to end, and returns true when another process does from here on.
+func (s *service) accept(ctx context.Context, stop stops, started func(*service)) (replaced bool, err error) {
+	changes, noMore := context.WithCancel(ctx)
+	s.parts.Go(func() {
+		defer noMore()
+		select {
+		case <-stop.drain:
+		case <-ctx.Done():
+		}
+	})
+	first := s.current.Load()
+	s.serveClients(ctx, first)
+	if err := s.process.serves(s.manager); err != nil {
+		return false, err
+	}
+	s.tell(events.Info, "serving %v", first.cfg)
+	if started != nil {
+		started(s)
+	}
+	return s.follow(ctx, changes)
+}
+
 // follow changes the configuration, or the process, whenever that is wished, until changes ends or a listener breaks. It returns
 // true when another process has taken over.
 func (s *service) follow(ctx, changes context.Context) (replaced bool, err error) {
@@ -222,10 +233,17 @@ func (s *service) follow(ctx, changes context.Context) (replaced bool, err error
 			s.manager.reloading()
 			_, _ = s.change(ctx, changes) // what is wrong is in the log
 			s.manager.ready()
-		case r := <-s.requests:
-			r.answer(s.change(ctx, changes))
 		case <-s.upgrades:
-			if s.upgrade(ctx, changes) {
+			if _, err := s.upgrade(ctx, changes); err == nil {
+				return true, nil
+			}
+		case w := <-s.wishes:
+			if !w.upgrade {
+				w.answer(s.change(ctx, changes))
+				continue
+			}
+			text, err := s.upgrade(ctx, changes)
+			if w.answer(text, err); err == nil {
 				return true, nil
 			}
 		case err := <-s.broken:
@@ -246,9 +264,7 @@ func (s *service) open(p *plan) {
 func (s *service) serveClients(ctx context.Context, p *plan) {
 	for i, key := range keys(p.cfg.Listeners) {
 		front := s.front(p, p.cfg.Listeners[i])
-		s.fronts.Add(1)
 		s.serveOn("listening", s.sockets[key], func(ln net.Listener) error {
-			defer s.fronts.Done()
 			return front.Serve(ctx, ln, s.server.ServeClient)
 		})
 	}
@@ -260,7 +276,7 @@ func (s *service) serveOn(message string, socket *socket, serve func(net.Listene
 		s.log.Info(message, "address", socket.Addr().String())
 	}
 	lease := socket.let()
-	s.parts.Go(func() {
+	s.fronts.Go(func() {
 		err := serve(lease)
 		if err == nil && !lease.closed.Load() {
 			err = errors.New("listener closed unexpectedly")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/internal/events"
 	"github.com/replicon/pgreplicaproxy/internal/handover"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 )
@@ -90,33 +91,43 @@ func (p *process) ends() {
 	}
 }
 
-// upgrade starts the program anew. It returns true once the new process serves clients on the same sockets: this one is to serve no
-// new ones then. Where that fails, why is in the log and nothing has changed. The end of starting gives up, that of ctx ends
-// what goes on for the successor.
-func (s *service) upgrade(ctx, starting context.Context) bool {
+// Upgrade replaces this process by a new one, as SIGUSR2 does. The text tells its number. It may be called from anywhere.
+func (s *service) Upgrade(ctx context.Context) (text string, err error) { return s.ask(ctx, true) }
+
+// upgrade is Upgrade for run, which is to serve no new clients when it has succeeded. Where it has not, nothing has changed. The
+// end of changes gives up, that of ctx ends what goes on for the successor.
+func (s *service) upgrade(ctx, changes context.Context) (text string, err error) {
 	s.log.Info("upgrading")
-	cancels, err := listenForCancels()
+	pid, err := s.succeed(ctx, changes)
 	if err != nil {
 		s.log.Error("upgrade failed, this process goes on", "err", err)
-		return false
+		s.tell(events.Error, "upgrade failed: %v", err)
+		return "", fmt.Errorf("upgrade failed, the old process goes on: %w", err)
+	}
+	s.manager.replaced(pid)
+	s.log.Info("upgraded", "successor", pid)
+	return fmt.Sprintf("process %d serves new clients now", pid), nil
+}
+
+// succeed starts the program anew, and returns once the new process serves clients on the same sockets.
+func (s *service) succeed(ctx, changes context.Context) (pid int, err error) {
+	cancels, err := listenForCancels()
+	if err != nil {
+		return 0, err
 	}
 	next := handover.Successor{
 		Listeners: s.sockets.listeners(),
 		Note:      strings.Join(append(stillThere(s.process.predecessors()), cancels.Addr().String()), "\n"),
 	}
-	starting, done := context.WithTimeout(starting, upgradeTimeout)
+	starting, done := context.WithTimeout(changes, upgradeTimeout)
 	defer done()
-	pid, err := next.Start(starting, s.process.program)
-	if err != nil {
+	if pid, err = next.Start(starting, s.process.program); err != nil {
 		closeCancels(cancels)
-		s.log.Error("upgrade failed, this process goes on", "err", err)
-		return false
+		return 0, err
 	}
 	next.Release()
-	s.manager.replaced(pid)
-	s.log.Info("upgraded", "successor", pid)
 	s.serveCancels(ctx, cancels)
-	return true
+	return pid, nil
 }
 
 // serveCancels takes cancel requests that a successor has got for sessions of this process, until ctx ends.

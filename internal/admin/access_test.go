@@ -162,6 +162,7 @@ func recorder(done *[]string) Actions {
 		Forget:     func(cluster string) error { return note("forget", cluster) },
 		EndSession: func(id uint64) error { return note("end", string(rune('0'+id))) },
 		Reload:     func(context.Context) (string, error) { return "all is well", note("reload") },
+		Upgrade:    func(context.Context) (string, error) { return "process 7 serves", note("upgrade") },
 	}
 }
 
@@ -180,6 +181,7 @@ func TestActions(t *testing.T) {
 		{"forget", post("/forget", "cluster", "main"), 200, "forget main", "forgot"},
 		{"end", post("/sessions/7/end"), 200, "end 7", "ended session 7"},
 		{"end of what is no number", post("/sessions/seven/end"), 409, "", "invalid syntax"},
+		{"upgrade", post("/upgrade"), 200, "upgrade", "process 7 serves"},
 		{"reload", post("/reload"), 200, "reload", "all is well"},
 		{"refused", post("/drain", "backend", "bad"), 409, "drain main bad", "there is no such server"},
 		{"by GET", request("GET", "/drain?backend=db1"), 405, "", ""},
@@ -194,7 +196,7 @@ func TestActions(t *testing.T) {
 			if got := strings.Join(done, ", "); w.Code != tc.code || got != tc.done || !strings.Contains(w.Body.String(), tc.text) {
 				t.Errorf("got %d %q and did %q; want %d %q and %q", w.Code, w.Body, got, tc.code, tc.text, tc.done)
 			}
-			if list, _ := log.Since(0); (len(list) == 1) != (tc.code == 200 && tc.name != "reload") {
+			if list, _ := log.Since(0); (len(list) == 1) != (tc.code == 200 && tc.name != "reload" && tc.name != "upgrade") {
 				t.Errorf("events: %+v", list)
 			}
 		})
@@ -211,7 +213,7 @@ func TestActionsNeedTheToken(t *testing.T) {
 		"cookie":      func(r *http.Request) { r.AddCookie(&http.Cookie{Name: "Authorization", Value: "Bearer " + testToken}) },
 		"parameter":   func(r *http.Request) { r.URL.RawQuery = url.Values{"Authorization": {"Bearer " + testToken}}.Encode() },
 	} {
-		for _, path := range []string{"/drain", "/undrain", "/accept", "/forget", "/sessions/7/end", "/reload"} {
+		for _, path := range []string{"/drain", "/undrain", "/accept", "/forget", "/sessions/7/end", "/reload", "/upgrade"} {
 			var done []string
 			r := post(path, "backend", "db1")
 			spoil(r)

@@ -25,6 +25,8 @@ type Actions struct {
 	EndSession func(id uint64) error
 	// Reload reads the configuration again. The text is what there is to say about it, errors or warnings: POST /reload.
 	Reload func(ctx context.Context) (text string, err error)
+	// Upgrade replaces the process by a new one, whose number is in the text: POST /upgrade.
+	Upgrade func(ctx context.Context) (text string, err error)
 }
 
 // mostForm bounds the body of an action.
@@ -62,6 +64,7 @@ func (c *Config) addActions(mux *http.ServeMux) {
 		}
 		return "ended session " + r.PathValue("id"), a.EndSession(id)
 	})
+	change("/upgrade", a.Upgrade != nil, func(r *http.Request) (string, error) { return a.Upgrade(r.Context()) })
 	change("/reload", a.Reload != nil, func(r *http.Request) (string, error) {
 		text, err := a.Reload(r.Context())
 		if err != nil {
@@ -85,7 +88,7 @@ func (c *Config) act(w http.ResponseWriter, r *http.Request, do func(*http.Reque
 		return
 	}
 	c.Logger.LogAttrs(r.Context(), slog.LevelInfo, "operator", slog.String("action", r.URL.Path), slog.String("done", text))
-	if r.URL.Path != "/reload" { // which tells of itself
+	if r.URL.Path != "/reload" && r.URL.Path != "/upgrade" { // which tell of themselves
 		c.Events.Add(events.Event{
 			Level: events.Info, Kind: events.Operator, Cluster: r.PostFormValue("cluster"), Backend: r.PostFormValue("backend"),
 			Text: "operator " + text,

@@ -61,6 +61,7 @@ type Config struct {
 //	POST /forget
 //	POST /sessions/{id}/end
 //	POST /reload
+//	POST /upgrade
 //
 // A page that is not ready is 503, as is every page of readiness while Sources.NotReady has something to say. Its text names each
 // cluster and server with its role, and why it has none, to those who may read; load balancers that may not are told by the code

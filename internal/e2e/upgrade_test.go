@@ -23,6 +23,15 @@ func (p *program) upgrade() {
 	p.pid = int(entry["successor"].(float64))
 }
 
+// upgradeByCommand is upgrade by the command of that name.
+func (p *program) upgradeByCommand() {
+	p.t.Helper()
+	out := shell(p.t, p.dir, nil, binary, "upgrade")
+	if _, err := fmt.Sscanf(out, "process %d serves new clients now\n", &p.pid); err != nil {
+		p.t.Fatalf("the command says %q", out)
+	}
+}
+
 // lastingHCL lets sessions stay with a process that was replaced.
 const lastingHCL = "drain_timeout = \"10m\"\n" + listenHCL
 
@@ -98,8 +107,8 @@ func TestUpgradeOfUnixSocket(t *testing.T) {
 		}
 	}
 	conn := connect(t, dsn)
-	for range 2 {
-		p.upgrade()
+	for _, upgrade := range []func(){p.upgrade, p.upgradeByCommand} {
+		upgrade()
 		wantPID("after an upgrade")
 		if got := query(t, dsn, "SELECT 1"); got != "1" {
 			t.Errorf("got %q", got)
