@@ -133,6 +133,7 @@ func (s *service) succeed(ctx, changes context.Context) (pid int, err error) {
 // serveCancels takes cancel requests that a successor has got for sessions of this process, until ctx ends.
 func (s *service) serveCancels(ctx context.Context, ln net.Listener) {
 	front := s.front(s.current.Load(), listenerConfig{ProxyProtocolFrom: tlsfront.Peers{Unix: true}})
+	front.Gate, front.Observe = nil, nil // the successor has let them in, and counted them
 	s.parts.Go(func() { _ = front.Serve(ctx, ln, s.server.ServeCancel) })
 	s.parts.Go(func() {
 		<-ctx.Done()
