@@ -16,6 +16,9 @@ import (
 // startCluster starts real servers for the length of the test, with a role for the monitor.
 func startCluster(t *testing.T, config pgcluster.Config) *pgcluster.Cluster {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs PostgreSQL")
+	}
 	found, err := pgcluster.Find(0)
 	if err != nil {
 		if os.Getenv("PGREPLICAPROXY_E2E") == "1" {

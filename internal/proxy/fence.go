@@ -15,6 +15,8 @@ import (
 // ends, or the cluster is removed and the last of its servers forgotten.
 func (s *Server) fence(ctx context.Context, u *upkeep) {
 	var transitions Transitions
+	var settled *settings
+	var judged *backends.Snapshot // by settled
 	for removed := u.removed; ; {
 		now, snapshot := s.settings.Load(), u.known()
 		if c := now.clusters[u.name]; c != nil {
@@ -23,9 +25,12 @@ func (s *Server) fence(ctx context.Context, u *upkeep) {
 		u.standings.watch(snapshot.Backends)
 		u.standings.forget(snapshot)
 		u.audits.forget(snapshot)
-		s.judge(u, func(on backends.Target, d *policy.Decision) (fate, *wire.ErrorResponse) {
-			return judgeBy(snapshot, on, d, transitions)
-		})
+		if now != settled || !sameRoles(judged, snapshot) {
+			s.judge(u, func(on backends.Target, d *policy.Decision) (fate, *wire.ErrorResponse) {
+				return judgeBy(snapshot, on, d, transitions)
+			})
+		}
+		settled, judged = now, snapshot
 		if removed == nil && len(snapshot.States) == 0 {
 			return
 		}
@@ -38,6 +43,14 @@ func (s *Server) fence(ctx context.Context, u *upkeep) {
 			return
 		}
 	}
+}
+
+// sameRoles reports whether two snapshots mean the same for every session that is on a server. Most differ in positions alone. A session
+// that gets its server in between is held against the newer one; see attach.
+func sameRoles(a, b *backends.Snapshot) bool {
+	return a != nil && slices.EqualFunc(a.States, b.States, func(x, y backends.State) bool {
+		return x.Target == y.Target && x.Role == y.Role && x.Claim == y.Claim && x.Status == y.Status && x.Lagging == y.Lagging
+	})
 }
 
 // judgeBy is the verdict on a session by what is known of its cluster.

@@ -108,3 +108,31 @@ func TestParseHandling(t *testing.T) {
 		}
 	}
 }
+
+// Only what can end a session makes all of them be looked at again.
+func TestSameRoles(t *testing.T) {
+	snapshot := func(change func(*backends.State)) *backends.Snapshot {
+		st := backends.State{Target: backends.Target{Name: "db1"}, Role: policy.Replica, Claim: policy.Replica, Status: backends.Up}
+		change(&st)
+		return &backends.Snapshot{States: []backends.State{st}}
+	}
+	base := snapshot(func(*backends.State) {})
+	if sameRoles(nil, base) || sameRoles(&backends.Snapshot{}, base) {
+		t.Error("nothing is the same as something")
+	}
+	for name, c := range map[string]struct {
+		change func(*backends.State)
+		same   bool
+	}{
+		"position": {func(st *backends.State) { st.Replayed, st.LagBytes = 7, 8 }, true},
+		"role":     {func(st *backends.State) { st.Role = policy.Unknown }, false},
+		"claim":    {func(st *backends.State) { st.Claim = policy.Primary }, false},
+		"status":   {func(st *backends.State) { st.Status = backends.Starting }, false},
+		"lagging":  {func(st *backends.State) { st.Lagging = true }, false},
+		"address":  {func(st *backends.State) { st.Target.Address = "elsewhere" }, false},
+	} {
+		if got := sameRoles(base, snapshot(c.change)); got != c.same {
+			t.Errorf("%s: same is %t", name, got)
+		}
+	}
+}

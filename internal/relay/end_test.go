@@ -310,3 +310,19 @@ func serve(p *peer) (answered int, rest string) {
 		_, _ = io.WriteString(p, answer)
 	}
 }
+
+// The session is done with its server while its client still has it open.
+func TestDetached(t *testing.T) {
+	eachLegs(t, func(t *testing.T, r *rig) {
+		r.start().pass(query, answer)
+		if r.relay.Detached() {
+			t.Error("detached while it runs")
+		}
+		r.relay.End(now("the server is no longer the primary"))
+		r.eventually("the session is detached", r.relay.Detached)
+		r.server.expectTerminated()
+		r.client.expectEnd(fatal("the server is no longer the primary"))
+		_ = r.client.Close()
+		r.wantResult(relay.Result{Cause: relay.Ended, Notified: true, Stats: passed})
+	})
+}
