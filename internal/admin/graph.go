@@ -14,10 +14,8 @@ const (
 // graph is a drawing of the last minutes of a server: a line of its lag, above a strip in the colours of its roles. The newest
 // sample is at the right.
 type graph struct {
-	// Line is the points of the lag, empty where there was none.
-	Line string
-	// Area is the same, closed at the foot.
-	Area string
+	// Curves are the lag, one for each time in which it was known without a break.
+	Curves []curve
 	// Roles are the parts of the strip.
 	Roles []stretch
 	// Text is what it shows, in words.
@@ -28,6 +26,16 @@ type graph struct {
 type stretch struct {
 	Role     string
 	X, Width int
+}
+
+// curve is a line, and the area below it.
+type curve struct{ Line, Area string }
+
+func newCurve(points []string) curve {
+	first, _, _ := strings.Cut(points[0], ",")
+	last, _, _ := strings.Cut(points[len(points)-1], ",")
+	line := strings.Join(points, " ")
+	return curve{line, fmt.Sprintf("%s,%.0f %s %s,%.0f", first, lagHeight, line, last, lagHeight)}
 }
 
 func newGraph(samples []sample) graph {
@@ -50,12 +58,10 @@ func newGraph(samples []sample) graph {
 			// A lag of a page or two is none: the scale begins at 64 kB.
 			points = append(points, fmt.Sprintf("%d,%.1f", x, lagHeight-1-(lagHeight-3)*s.lag/max(most, 64<<10)))
 		}
-	}
-	if len(points) > 1 {
-		g.Line = strings.Join(points, " ")
-		first, _, _ := strings.Cut(points[0], ",")
-		last, _, _ := strings.Cut(points[len(points)-1], ",")
-		g.Area = fmt.Sprintf("%s,%.0f %s %s,%.0f", first, lagHeight, g.Line, last, lagHeight)
+		if len(points) > 0 && (s.lag < 0 || i == len(samples)-1) {
+			g.Curves = append(g.Curves, newCurve(points))
+			points = nil
+		}
 	}
 	g.Text = describe(g.Roles, most, now)
 	return g

@@ -44,21 +44,21 @@ func TestGraph(t *testing.T) {
 	for range 10 {
 		samples = append(samples, sample{"replica", 1 << 20})
 	}
-	samples = append(samples, sample{"unknown", -1}, sample{"primary", -1})
+	samples = append(samples, sample{"unknown", -1}, sample{"primary", -1}, sample{"replica", 0}, sample{"replica", 0})
 	g := newGraph(samples)
-	if want := "last 5 minutes: replica, then unknown, then primary"; g.Text != want {
+	if want := "last 5 minutes: replica, then unknown, then primary, then replica; lag 0 B, at most 1.0 MB"; g.Text != want {
 		t.Errorf("says %q, want %q", g.Text, want)
 	}
-	if len(g.Roles) != 3 || g.Roles[0] != (stretch{"replica", historyKept - 12, 10}) || g.Roles[2].X+g.Roles[2].Width != historyKept {
+	if len(g.Roles) != 4 || g.Roles[0] != (stretch{"replica", historyKept - 14, 10}) || g.Roles[3].X+g.Roles[3].Width != historyKept {
 		t.Errorf("roles are %+v", g.Roles)
 	}
-	if !strings.HasPrefix(g.Line, "138,2.0 139,2.0") {
-		t.Errorf("line is %q, want one along the top from 138 on", g.Line)
+	if len(g.Curves) != 2 || !strings.HasPrefix(g.Curves[0].Line, "136,2.0 137,2.0") || g.Curves[1].Line != "148,23.0 149,23.0" {
+		t.Errorf("curves are %+v, want one along the top from 136 on, and after a gap one along the foot", g.Curves)
 	}
 	if g := newGraph([]sample{{"replica", 0}, {"replica", 8 << 10}}); g.Text != "last 5 minutes: replica; lag 8.0 kB, at most 8.0 kB" {
 		t.Errorf("says %q", g.Text)
 	}
-	if g := newGraph(nil); g.Text != "no history yet" || g.Line != "" {
+	if g := newGraph(nil); g.Text != "no history yet" || len(g.Curves) > 0 {
 		t.Errorf("of nothing: %+v", g)
 	}
 }
