@@ -50,6 +50,10 @@ chaos: ## make every fault there is, then SEED's random ones for STEPS, and meas
 fuzz: ## run every fuzz target for FUZZTIME each
 	@internal/e2e/fuzz.sh $(FUZZTIME)
 
+.PHONY: tls-scan
+tls-scan: ## look at a listener with sslscan and testssl.sh (2 minutes)
+	@internal/e2e/tlsscan.sh
+
 .PHONY: bench
 bench: build ## measure against PgBouncer, HAProxy and a direct connection, as ratios (40 minutes)
 	@internal/pgcluster/install.sh
