@@ -3,7 +3,9 @@ package tlsfront
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -199,5 +201,109 @@ func TestACMEServerDownLater(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// A renewal that fails is told, and the old certificate stays.
+func TestACMERenewalFails(t *testing.T) {
+	r := newACMERig(t, acmetest.Config{}) // with a name of its own: certmagic remembers failures, in this process, by name
+	cfg := r.config(ChallengeTLSALPN, "failing.test")
+	cfg.RenewCheckInterval = 500 * time.Millisecond
+	f := r.serve(cfg, true)
+	f.waitReady()
+	first := f.presented("failing.test")
+	hold := r.server.Hold(acmetest.NewOrder)
+	r.server.RenewNow(first)
+	<-hold.Reached
+	r.server.Down()
+	wait(t, "the renewal has failed", func() bool { return f.Certificates()[0].LastError != "" })
+	if status := f.Certificates()[0]; !status.Obtained() || !f.Ready() || status.LastErrorAt.IsZero() {
+		t.Errorf("ready %v, status %+v", f.Ready(), status)
+	}
+	if !bytes.Equal(f.presented("failing.test").Raw, first.Raw) {
+		t.Error("another certificate than before")
+	}
+	if got := r.logs.messages(t); !slices.Equal(got, []string{"certificate obtained", "certificate not renewed, the old one stays"}) {
+		t.Errorf("logged %q", got)
+	}
+}
+
+// A challenge is answered for direct TLS that offers acme-tls/1 alone, and for names that are ours; it never becomes a client,
+// and is no line in the log at its usual level.
+func TestChallengeIsNoClient(t *testing.T) {
+	r := newACMERig(t, acmetest.Config{})
+	cfg := r.config(ChallengeTLSALPN, "db.test")
+	f := r.serve(cfg, true)
+	f.waitReady()
+	hold := r.server.Hold(acmetest.Challenge)
+	r.server.RenewNow(f.presented("db.test"))
+	f.stop()
+	cfg.RenewCheckInterval = time.Second
+	f = r.serve(cfg, true)
+	<-hold.Reached // the challenge can be answered now, and nobody has asked for it yet
+	shake := func(request bool, name string, protocols ...string) error {
+		t.Helper()
+		conn, err := net.Dial("tcp", f.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPeer(t, conn)
+		if request {
+			p.send(sslRequest)
+			p.want("S")
+		}
+		config := careless(name)
+		config.NextProtos = protocols
+		client := tls.Client(p.Conn, config)
+		if err := client.Handshake(); err != nil {
+			return err
+		}
+		if client.ConnectionState().NegotiatedProtocol == alpnACME {
+			(&peer{client, t}).wantSilence()
+		}
+		return nil
+	}
+	if err := shake(false, "db.test", alpnACME); err != nil {
+		t.Errorf("challenge: %v", err)
+	}
+	for name, err := range map[string]error{
+		"behind an SSLRequest": shake(true, "db.test", alpnACME),
+		"another name":         shake(false, "other.test", alpnACME),
+		"no name":              shake(false, "", alpnACME),
+	} {
+		if err == nil {
+			t.Errorf("challenge %s answered", name)
+		}
+	}
+	if err := shake(false, "db.test", alpnACME, alpn); err != nil { // a client like any other
+		t.Errorf("both protocols: %v", err)
+	}
+	hold.Release()
+	f.stop()
+	for _, line := range strings.Split(r.logs.String(), "\n") {
+		if strings.Contains(line, "connection refused") && !strings.Contains(line, "no challenge for") && !strings.Contains(line, "application protocol") {
+			t.Errorf("logged %s", line)
+		}
+	}
+}
+
+// Keys that others can read are warned of.
+func TestACMEWarnings(t *testing.T) {
+	r := newACMERig(t, acmetest.Config{Lifetime: 3 * time.Second, NoARI: true})
+	f := r.serve(r.config(ChallengeTLSALPN, "db.test"), true)
+	f.waitReady()
+	keys, err := filepath.Glob(filepath.Join(r.dir, "certificates", "*", "db.test", "db.test.key"))
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("keys %v, %v", keys, err)
+	}
+	if err := os.Chmod(keys[0], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the certificate has expired", func() bool { return !f.Ready() })
+	got := strings.Join(f.Warnings(), "\n")
+	for _, want := range []string{"certificate for db.test expired at", "key " + keys[0] + " can be read by other users"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("warnings %q, want %q", got, want)
+		}
 	}
 }

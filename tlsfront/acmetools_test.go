@@ -44,6 +44,9 @@ type acmeRig struct {
 
 func newACMERig(t *testing.T, cfg acmetest.Config) *acmeRig {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("works with a real ACME server, which takes seconds")
+	}
 	// What certmagic and Pebble never stop: the refresh of a lock up to 5 s after its end, rate limiters, validation workers.
 	here := []goleak.Option{
 		goleak.IgnoreCurrent(),

@@ -385,3 +385,73 @@ func TestACMEStateDirectory(t *testing.T) {
 		})
 	}
 }
+
+// status is the JSON that the status command prints.
+func (p *program) status(t *testing.T) string {
+	t.Helper()
+	return command{args: []string{"status", "--json", "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl")}}.check(t, 0, []string{"certificates"}, nil)
+}
+
+// A reload takes another domain in, and another challenge on the same address, and keeps the certificate that is there.
+func TestACMEReload(t *testing.T) {
+	c := sharedCluster(t, versions[0])
+	site := newACMESite(t, acmetest.Config{})
+	hcl := strings.Replace(site.hcl(), "address = \""+site.address, "address = \"127.0.0.1:0", 1) + clusterHCL(c)
+	p := serve(t, hcl)
+	p.waitLog("certificate obtained", map[string]any{"name": "db.test"})
+	waitFor(t, "the certificate is served", func() bool {
+		_, _, err := psql(t, "", site.named(p), "-c", "SELECT 1")
+		return err == nil
+	})
+	first := presented(t, p, "db.test")
+	session := connect(t, p.dsn("app", "sslmode=require"))
+	text, err := os.ReadFile(filepath.Join(p.dir, "pgreplicaproxy.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), `domains = ["db.test"]`, "domains = [\"db.test\", \"other.test\"]\n    challenge = \"http-01\"", 1)
+	p.write("pgreplicaproxy.hcl", changed)
+	p.signal(syscall.SIGHUP)
+	p.waitLog("certificate obtained", map[string]any{"name": "other.test"})
+	waitFor(t, "the other certificate is served", func() bool {
+		_, _, err := psql(t, "", p.named("other.test", site.path("root.crt")), "-c", "SELECT 1")
+		return err == nil
+	})
+	if !bytes.Equal(presented(t, p, "db.test"), first) {
+		t.Error("the certificate that was there is another one now")
+	}
+	if _, err := session.Exec(testContext(t), "SELECT 1").ReadAll(); err != nil {
+		t.Errorf("the session of before: %v", err)
+	}
+	if status := p.status(t); !strings.Contains(status, `"other.test"`) || !strings.Contains(status, `"acme"`) || !strings.Contains(status, "Pebble") {
+		t.Errorf("status: %s", status)
+	}
+	quietly(t, p)
+}
+
+// The one that orders is not the one that the ACME server asks: whoever is asked answers, by what they share.
+func TestACMEAnsweredByAnother(t *testing.T) {
+	c := sharedCluster(t, versions[0])
+	site := newACMESite(t, acmetest.Config{})
+	shared := fmt.Sprintf("storage_dir = %q", site.path("shared"))
+	hold := site.server.Hold(acmetest.NewOrder)
+	elsewhere := strings.Replace(site.tls(shared), site.address, "127.0.0.1:"+freePort(t), 1)
+	orders := serve(t, listenHCL+elsewhere+clusterHCL(c))
+	select {
+	case <-hold.Reached:
+	case <-time.After(patience):
+		t.Fatal("no order")
+	}
+	answers := serve(t, site.hcl(shared)+clusterHCL(c))
+	hold.Release()
+	for _, p := range []*program{orders, answers} {
+		waitFor(t, "a login with verification", func() bool {
+			_, _, err := psql(t, "", site.named(p), "-c", "SELECT 1")
+			return err == nil
+		})
+	}
+	answers.waitLog("acme", map[string]any{"step": "served key authentication certificate", "distributed": true})
+	if n := site.server.Count(acmetest.Finalize); n != 1 {
+		t.Errorf("%d orders, want one", n)
+	}
+}
