@@ -78,8 +78,9 @@ const sqlScript = `-- The role with which pgreplicaproxy watches the servers of 
 
 DO %[2]s;
 
--- pg_monitor shows it statistics, replication's among them, settings and what others run, and opens no table
--- ("Predefined Roles" in the PostgreSQL manual).
+-- pg_monitor shows it whom a standby streams from and on which timeline, by which two servers that both claim to be primary
+-- are told apart; statistics, settings and what others run too, and no table ("Predefined Roles" in the PostgreSQL manual).
+-- Without it the proxy works, and stops serving writes in more conflicts.
 GRANT pg_monitor TO %[3]s;
 GRANT CONNECT ON DATABASE %[4]s TO %[3]s;
 
