@@ -1,17 +1,17 @@
 #!/bin/sh
-# Makes every fault for as long as it takes, or the one whose number is given, then a random sequence of faults, and measures
-# what docs/failover.md tells. Whatever fails can be repeated: FAULT=07, or SEED and STEPS as the sequence printed them.
+# Makes every fault for as long as it takes, then a random sequence of faults, and measures what docs/failover.md tells. FAULT is
+# the number of one fault, to make that alone; SEED and STEPS are those of a sequence, as it has printed them.
 set -eu
 cd "$(dirname "$0")/../.."
 . internal/e2e/environment.sh
 chaos() { go test -tags chaos -count=1 -timeout 3h -v "$@" ./internal/e2e; }
+sequence() { PGREPLICAPROXY_SEED="$1" PGREPLICAPROXY_STEPS="${STEPS:-200}" chaos -race -run '^TestFaultSequence$'; }
 if [ -n "${FAULT:-}" ]; then
 	chaos -race -run "^TestFault${FAULT}"
-	exit
+elif [ -n "${SEED:-}" ]; then
+	sequence "$SEED"
+else
+	chaos -race -run '^Test(Witness|Interleaved|Fault[0-9])'
+	sequence "$(date +%s)"
+	chaos -run '^TestFigures$'
 fi
-if [ -z "${SEED:-}" ]; then
-	chaos -race -run '^TestFault[0-9]'
-	SEED="$(date +%s)"
-fi
-PGREPLICAPROXY_SEED="$SEED" PGREPLICAPROXY_STEPS="${STEPS:-200}" chaos -race -run '^TestFaultSequence$'
-chaos -run '^TestFigures$'

@@ -192,8 +192,10 @@ func TestFault17AnotherCluster(t *testing.T) {
 	} {
 		r.must(each.server.Exec(ctx, "app", each.sql))
 	}
-	r.serve(faultSetup{more: fmt.Sprintf("backend \"db3\" { address = %q }\n", serverAddress(stranger))})
+	r.serve(faultSetup{})
 	r.load = startMix(t, r.p, r.db1, map[clientKind]int{writing: 8, idling: 4, reading: 4})
+	const beside = "backend \"db2\" {"
+	r.reconfigure(beside, fmt.Sprintf("backend \"db3\" { address = %q }\n  ", serverAddress(stranger))+beside)
 	r.p.waitChange(0, "db3", "unknown", "foreign")
 	waitTrue(t, stranger, "SELECT true") // it lives
 	seen, at := r.p.logged(), r.load.now()

@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -60,7 +63,23 @@ func TestFault02PromoteAfterKill(t *testing.T) {
 	}
 	r.must(r.db1.Rebuild(testContext(t), now))
 	r.p.waitChange(0, other.Name, "replica", "up")
+	r.wantRemembered(now, 2)
 	r.finish(now)
+}
+
+// wantRemembered expects that the program has stored which server is the primary, and on which timeline.
+func (r *faultRig) wantRemembered(primary *pgcluster.Server, timeline int) {
+	r.t.Helper()
+	content, err := os.ReadFile(filepath.Join(r.p.dir, "state", "roles", "main.json"))
+	r.must(err)
+	var stored struct {
+		Primary  string `json:"primary"`
+		Timeline int    `json:"timeline"`
+	}
+	r.must(json.Unmarshal(content, &stored))
+	if stored.Primary != primary.Name || stored.Timeline != timeline {
+		r.t.Errorf("stored is %+v, want %s on timeline %d", stored, primary.Name, timeline)
+	}
 }
 
 // A backend of the primary crashes, and PostgreSQL restarts itself: every session ends, with the server's own words first,

@@ -37,7 +37,6 @@ type faultSetup struct {
 	settings map[string]string           // of the servers
 	cluster  string                      // the cluster's block; empty for one with the servers, and
 	lines    []string                    // these lines in it
-	more     string                      // blocks of the cluster, beside those of its servers
 	hcl      string                      // beside the cluster's block
 	through  map[string]string           // the address of a server, by its name, where it is not its own
 	ways     map[*pgcluster.Server]*line // which are these, where they are lines
@@ -89,7 +88,7 @@ func (r *faultRig) serve(setup faultSetup) {
 	r.t.Helper()
 	hcl := setup.cluster
 	if hcl == "" {
-		hcl = strings.TrimSuffix(clusterHCL(r.c, setup.lines...), "}\n") + setup.more + "}\n"
+		hcl = clusterHCL(r.c, setup.lines...)
 	}
 	if setup.interval != "" {
 		hcl = strings.Replace(hcl, "interval = \"200ms\"", "interval = \""+setup.interval+"\"", 1)
@@ -157,6 +156,14 @@ func (r *faultRig) reconfigure(from, to string) {
 	r.p.write("pgreplicaproxy.hcl", changed)
 	r.p.signal(syscall.SIGHUP)
 	r.p.waitLogSince(seen, "configuration reloaded", nil)
+}
+
+// isTrue asks a server.
+func (r *faultRig) isTrue(s *pgcluster.Server, sql string) bool {
+	r.t.Helper()
+	answer, err := s.QueryString(testContext(r.t), "postgres", sql)
+	r.must(err)
+	return answer == "t"
 }
 
 // synchronous makes a server acknowledge no commit that one of the others does not have: what its sessions were told is

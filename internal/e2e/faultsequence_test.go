@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -255,21 +254,17 @@ func (s *sequence) mend() {
 	s.load.waitWriters(s.primary, s.writers)
 }
 
-// follows tells whether a server is a standby that follows the primary, or is about to.
+// follows tells whether a server is a standby that follows the primary. A receiver that has lost its primary is started again
+// soon, so that it is given a moment.
 func (s *sequence) follows(server *pgcluster.Server) bool {
-	if !server.Alive() {
-		return false
-	}
-	const query = "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE sender_port = %d)"
-	for range 40 { // a receiver that has lost its primary is started again soon
-		soon, cancel := context.WithTimeout(s.ctx(), patience)
-		answer, err := server.QueryString(soon, "postgres", fmt.Sprintf(query, s.primary.Port))
-		cancel()
-		if err == nil && answer == "t" {
-			return true
-		}
-		if recovering, err := server.QueryString(s.ctx(), "postgres", "SELECT pg_is_in_recovery()"); err == nil && strings.TrimSpace(recovering) == "f" {
-			return false
+	query := fmt.Sprintf(`SELECT CASE WHEN NOT pg_is_in_recovery() THEN 'primary'
+		WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE sender_port = %d) THEN 'follows' ELSE 'waits' END`, s.primary.Port)
+	ctx, cancel := context.WithTimeout(s.ctx(), 3*time.Second)
+	defer cancel()
+	for server.Alive() && ctx.Err() == nil {
+		answer, err := server.QueryString(ctx, "postgres", query)
+		if err == nil && answer != "waits" {
+			return answer == "follows"
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -15,9 +15,9 @@ import (
 const silenceGoal = 4 * time.Second
 
 // A postmaster hangs and its children work on: nobody can log in, and who is in notices nothing, so the program lets them work
-// and keeps others away.
+// and keeps others away. But not for ever: a primary that lets nobody in for long is given up.
 func TestFault05FreezePostmaster(t *testing.T) {
-	r := startFault(t, faultSetup{hcl: "login_timeout = \"2s\"\n", lines: []string{}})
+	r := startFault(t, faultSetup{hcl: "login_timeout = \"2s\"\n"})
 	at, seen := r.load.now(), r.p.logged()
 	r.must(r.db1.FreezePostmaster())
 	r.wantNoLogin("app")
@@ -29,8 +29,19 @@ func TestFault05FreezePostmaster(t *testing.T) {
 	for _, ended := range r.load.endings(r.db1, at) {
 		t.Errorf("a %s session ended: %v", ended.kind, ended.err)
 	}
+	if chaos {
+		at = r.load.now()
+		r.must(r.db1.FreezePostmaster())
+		r.fenced(r.db1, at, loginGoal)
+		r.must(r.db1.ThawPostmaster())
+		r.load.waitAll(r.db1)
+	}
 	r.finish(r.db1)
 }
+
+// loginGoal is how long the sessions of a primary may live into which nobody can log in: three times the life of the monitor's
+// own sessions, and the time until it first finds out.
+const loginGoal = 45 * time.Second
 
 // wantLogin expects that a client is served.
 func (r *faultRig) wantLogin(database string) {
@@ -110,6 +121,15 @@ func TestFault08ClientBlackHole(t *testing.T) {
 		ask(t, conn, "BEGIN; SELECT 1")
 	}
 	way.cut()
+	if chaos { // nobody speaks on these connections: the kernel asks, and gives them up
+		const longest = 8 * time.Minute
+		gone := "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'cut-off'"
+		for deadline := time.Now().Add(longest); !r.isTrue(r.db1, gone); time.Sleep(time.Second) {
+			if time.Now().After(deadline) {
+				t.Fatalf("sessions of clients that are gone are still there after %v", longest)
+			}
+		}
+	}
 	at := r.load.now()
 	r.must(r.db1.Kill())
 	r.fenced(r.db1, at, crashGoal)

@@ -22,7 +22,7 @@ import (
 // connections the program still holds. So the process of a session that the program has ended does not count while it
 // finds out, and one on a frozen server counts as long as the program keeps it.
 type witness struct {
-	t       *testing.T
+	report  func(string) // is called once at most
 	servers []*pgcluster.Server
 	lines   map[*pgcluster.Server]*line // the ways that lead to the servers, where they do not lead there directly
 	cancel  context.CancelFunc
@@ -35,22 +35,67 @@ type witness struct {
 // witnessPace is the pause between two looks.
 const witnessPace = 20 * time.Millisecond
 
-// startWitness watches the servers of a cluster until the function returned is called, or the end of the test.
+// startWitness watches the servers of a cluster until the function returned is called, or the end of the test, which fails if
+// there is something to report.
 func startWitness(t *testing.T, c *pgcluster.Cluster, lines map[*pgcluster.Server]*line) (stop func()) {
 	t.Helper()
-	w := &witness{t: t, servers: c.Servers(), lines: lines, seen: make(map[*pgcluster.Server]map[int]string)}
-	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel = cancel
-	w.work.Go(func() { w.watch(ctx) })
+	w := &witness{report: func(text string) { t.Error(text) }, servers: c.Servers(), lines: lines}
+	w.start()
 	stop = sync.OnceFunc(func() {
-		cancel()
-		w.work.Wait()
+		w.stop()
 		if w.looks == 0 {
 			t.Error("the witness has seen nothing")
 		}
 	})
 	t.Cleanup(stop)
 	return stop
+}
+
+func (w *witness) start() {
+	w.seen = make(map[*pgcluster.Server]map[int]string)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
+	w.work.Go(func() { w.watch(ctx) })
+}
+
+func (w *witness) stop() {
+	w.cancel()
+	w.work.Wait()
+}
+
+// TestWitness holds the witness to what it is to find: sessions for writing on two servers, and not the process of one that
+// its client has left.
+func TestWitness(t *testing.T) {
+	c := sharedCluster(t, versions[0])
+	reported := make(chan string, 1)
+	w := &witness{report: func(text string) { reported <- text }, servers: c.Servers()}
+	w.start()
+	defer w.stop()
+	open := func(s *pgcluster.Server) *pgconn.PgConn {
+		return connect(t, "postgresql://"+appUser+":"+appPassword+"@"+serverAddress(s)+"/app?sslmode=disable&application_name="+writerName)
+	}
+	left := open(c.Server("db1"))
+	query := startQuery(testContext(t), left, endless(once("left")))
+	_ = left.Conn().Close() // the server goes on with the query
+	<-query
+	first := open(c.Server("db2"))
+	for range 20 {
+		ask(t, first, "SELECT pg_sleep(0.02)")
+	}
+	select {
+	case text := <-reported:
+		t.Errorf("reported although one server had sessions: %s", text)
+	default:
+	}
+	open(c.Server("db3"))
+	select {
+	case text := <-reported:
+		if !strings.Contains(text, "db2:1") || !strings.Contains(text, "db3:1") {
+			t.Errorf("reported %q, want db2 and db3", text)
+		}
+	case <-time.After(patience):
+		t.Error("sessions on two servers were not reported")
+	}
 }
 
 // watch asks the servers side by side, so that one that hangs keeps nobody waiting.
@@ -152,7 +197,7 @@ func (w *witness) look() {
 			}
 		}
 		if len(both) > 1 {
-			w.t.Errorf("sessions for writing are open on several servers at %s: %v", time.Now().Format("15:04:05.000"), both)
+			w.report(fmt.Sprintf("sessions for writing are open on several servers at %s: %v", time.Now().Format("15:04:05.000"), both))
 			w.cancel()
 		}
 	}

@@ -82,7 +82,7 @@ func measureFreeze(t *testing.T) (times []time.Duration) {
 
 // measurePromotion measures from the moment at which the server itself says that it is no standby any more.
 func measurePromotion(t *testing.T) (times []time.Duration) {
-	r := startFigures(t, faultSetup{mix: map[clientKind]int{reading: 4}})
+	r := startFigures(t, faultSetup{async: true, mix: map[clientKind]int{reading: 4}})
 	ctx := testContext(t)
 	from, to := r.db1, r.db2
 	for range 10 {
@@ -169,22 +169,25 @@ func measureSwitchovers(t *testing.T) (rows string) {
 	return fmt.Sprintf("| a switchover, from the order to stop until 4 clients write elsewhere | | %d | %v | %v |\n", switchovers,
 		round(times[len(times)/2]), round(times[len(times)-1])) +
 		fmt.Sprintf("\nOver %d switchovers pgbench made %d transactions, each on a connection of its own: %d connections failed (goal 0), "+
-			"%d transactions were under way when their server stopped. Of the other clients %d logins failed (goal 0).\n",
-			switchovers, b.done, b.failed, b.broken, refused)
+			"%d logins and %d transactions were under way on the server that stopped. Of the other clients %d logins failed (goal 0).\n",
+			switchovers, b.done, b.failed, b.cut, b.broken, refused)
 }
 
 // bench runs pgbench with one client, again whenever it has given up.
 type bench struct {
 	script, dsn string
 
-	mu                   sync.Mutex
-	done, failed, broken int
+	mu sync.Mutex
+	// done are transactions; failed are connections that nobody took, cut those whose server ended in the middle of their login, and
+	// broken transactions.
+	done, failed, cut, broken int
 }
 
 // What pgbench prints.
 var (
 	benchDone   = regexp.MustCompile(`number of transactions actually processed: (\d+)`)
 	benchFailed = regexp.MustCompile(`aborted while establishing connection|connection to server .* failed`)
+	benchCut    = regexp.MustCompile(`failed: FATAL:  (the connection to server .* was lost during the login|terminating connection)`)
 )
 
 func (b *bench) run(ctx context.Context) {
@@ -202,6 +205,8 @@ func (b *bench) run(ctx context.Context) {
 			b.done += n
 		}
 		switch {
+		case benchCut.Match(out):
+			b.cut++
 		case benchFailed.Match(out):
 			b.failed++
 		case err != nil || strings.Contains(string(out), "aborted"):
