@@ -236,3 +236,63 @@ func TestReadYourWrites(t *testing.T) {
 		`It is a position in the write-ahead log as pg_current_wal_insert_lsn() tells it, such as "16/B374D848".`,
 	}.check(t, connectError(t, p.dsn("app_replica", "options=-c%20pgreplicaproxy.min_lsn%3Dnow")))
 }
+
+// What becomes of the sessions of a standby that falls behind, and of one that is promoted, is as the operator wants it.
+func TestTransitions(t *testing.T) {
+	c := startCluster(t, pgcluster.Config{Standbys: 1})
+	ctx, db1, db2 := testContext(t), c.Server("db1"), c.Server("db2")
+	const hour = "drain_timeout = \"1h\"\n"
+	closing := serve(t, hour+listenHCL+clusterHCL(c, `max_lag = "1MB"`, `on_lagging = "close"`, `on_promoted = "close"`))
+	draining := serve(t, hour+listenHCL+clusterHCL(c, `max_lag = "1MB"`, `on_lagging = "drain"`))
+	leaving := serve(t, hour+listenHCL+clusterHCL(c, `max_lag = "1MB"`, `on_promoted = "leave"`))
+	begin := func(p *program) *pgconn.PgConn {
+		conn := connect(t, p.dsn("app_replica"))
+		ask(t, conn, "BEGIN; SELECT 1")
+		return conn
+	}
+	ended := func(p *program, conn *pgconn.PgConn) {
+		t.Helper()
+		if got := told(t, conn); got.Code != "57P01" || !strings.Contains(got.Message+got.Detail, `server "db2" can no longer serve as replica`) {
+			t.Errorf("%s: told %v", p.addr, got)
+		}
+	}
+	lagged, drained, left := begin(closing), begin(draining), begin(leaving)
+	if err := errors.Join(
+		db2.Exec(ctx, "postgres", "SELECT pg_wal_replay_pause()"),
+		db1.Exec(ctx, "postgres", "CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)"),
+	); err != nil {
+		t.Fatal(err)
+	}
+	ended(closing, lagged)
+	ask(t, drained, "SELECT 1")
+	ask(t, drained, "COMMIT")
+	ended(draining, drained)
+	wantNowhere(t, leaving, "app_replica", "db2 is replica")
+	ask(t, left, "SELECT 1")
+	seen := closing.logged()
+	if err := db2.Exec(ctx, "postgres", "SELECT pg_wal_replay_resume()"); err != nil {
+		t.Fatal(err)
+	}
+	var promoted *pgconn.PgConn
+	for promoted == nil {
+		promoted, _ = pgconn.Connect(ctx, closing.dsn("app_replica")) // as soon as it has caught up
+		if ctx.Err() != nil {
+			t.Fatal("db2 never serves again")
+		}
+	}
+	t.Cleanup(func() { _ = promoted.Close(testContext(t)) })
+	ask(t, promoted, "BEGIN; SELECT 1")
+
+	if err := db1.Stop(ctx, pgcluster.Fast); err != nil {
+		t.Fatal(err)
+	}
+	if err := db2.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ended(closing, promoted)
+	closing.waitChange(seen, "db2", "primary", "up")
+	leaving.waitChange(0, "db2", "primary", "up")
+	ask(t, left, "SELECT 1")
+	ask(t, left, "COMMIT")
+	ask(t, left, "SELECT 1")
+}
