@@ -223,8 +223,8 @@ func turnedAway(m wire.Message) bool {
 const readyTimeout = time.Minute
 
 // settle passes on what the server says between AuthenticationOk and its first ReadyForQuery, for readyTimeout at most, notes
-// the cancel key on the way, and returns what was read behind. From then on no deadline holds. A server whose in_hot_standby says that it has another role than the session
-// was placed for is left before the client hears that it may begin.
+// the cancel key on the way, and returns what was read behind. From then on no deadline holds. A server whose in_hot_standby
+// says that it has another role than the session was placed for is left before the client hears that it may begin.
 func (s *session) settle(server io.Reader) ([]byte, error) {
 	s.client.Deadline, s.expired = time.Now().Add(readyTimeout), errNotReady
 	if err := s.setDeadline(s.client.Deadline); err != nil {
