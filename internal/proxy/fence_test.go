@@ -136,3 +136,13 @@ func TestSameRoles(t *testing.T) {
 		}
 	}
 }
+
+// A session on a promoted replica is told what its server has become, not what the new primary still waits for.
+func TestFencedByAPromotion(t *testing.T) {
+	st := backends.State{
+		Target: backends.Target{Name: "db2"}, Status: backends.Pending, Claim: policy.Primary, Detail: "waits until no session is left on db1",
+	}
+	if got := errFenced(st, false, policy.TargetReplica).Detail; got != "It is primary now." {
+		t.Errorf("the detail is %q", got)
+	}
+}

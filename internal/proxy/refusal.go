@@ -274,6 +274,8 @@ func errFenced(st backends.State, lagging bool, target policy.Target) *wire.Erro
 		Hint:    "Reconnect to reach the right server.",
 	}
 	switch {
+	case st.Status == backends.Pending: // promoted; what it waits for is not this session's concern
+		e.Detail = fmt.Sprintf("It is %s now.", st.Claim)
 	case st.Detail != "":
 		e.Detail = fmt.Sprintf("It is %s now: %s.", st.Role, st.Detail)
 	case lagging:
