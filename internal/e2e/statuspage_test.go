@@ -82,7 +82,7 @@ func TestStatusPage(t *testing.T) {
 	b.wait(`document.querySelector("#server-main-db2 .badge").textContent === "primary"`)
 	b.wait(`document.querySelector(".servers tbody tr").id === "server-main-db2"`) // which stands first now
 	b.wait(`document.querySelector("#news").textContent.includes("db2 is primary")`)
-	b.wait(`document.querySelector(".events").textContent.includes("db2 is primary (was replica)")`)
+	b.wait(`document.querySelector(".events").textContent.includes("db2 is primary")`)
 	b.wait(`document.querySelector(".events").textContent.includes("db1 is down")`)
 	b.wait(`document.querySelector("#server-main-db2 svg").getAttribute("aria-label").includes("then primary")`)
 	kept, focused := false, ""
