@@ -55,12 +55,15 @@ func (m *Monitor) replace(ctx context.Context, now time.Time, v verdict, j Judge
 	}
 }
 
-// level is how loud a change is told: two servers that both claim to be the primary call for a person.
+// level is how loud a change is told: two servers that both claim to be the primary call for a person, and a moment on the way to
+// the next change for nobody.
 func (c Change) level(doubtful bool) slog.Level {
 	switch {
 	case c.Is.Status == Conflict, c.Is.Status == Quarantined:
 		return slog.LevelError
-	case c.Is.Status != Up && c.Is.Status != Pending, c.Is.Lagging, c.Is.Role == policy.Primary && doubtful:
+	case c.Is.Status == Pending:
+		return slog.LevelDebug
+	case c.Is.Status != Up, c.Is.Lagging, c.Is.Role == policy.Primary && doubtful:
 		return slog.LevelWarn
 	default:
 		return slog.LevelInfo
