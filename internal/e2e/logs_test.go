@@ -67,9 +67,8 @@ func TestHealthyLogIsSilent(t *testing.T) {
 		}
 		messages = append(messages, entry.Level+" "+entry.Msg)
 	}
-	want := []string{
-		"INFO server changed", "INFO server changed", "INFO server changed", "INFO listening", "INFO stopped",
-	}
+	want := []string{"INFO server changed", "INFO listening", "INFO stopped"}
+	messages = slices.Compact(messages)                                                         // each server becomes what it is, the primary by way of the state file
 	messages = slices.DeleteFunc(messages, func(m string) bool { return m == "INFO draining" }) // had a session not ended yet
 	if !slices.Equal(messages, want) {
 		t.Errorf("the log has %q, want %q:\n%s", messages, want, p.log())
