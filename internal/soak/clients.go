@@ -71,23 +71,39 @@ type client struct {
 
 // login logs in. The client waits patience at most for anything.
 func (d *dialer) login(ctx context.Context, database string) (*client, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.begin(database)
+}
+
+// connect makes the handshake.
+func (d *dialer) connect(ctx context.Context) (*client, error) {
 	conn, err := d.dial(ctx, friends)
 	if err != nil {
 		return nil, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	c := &client{}
-	if c.conn, err = secure(ctx, conn); err == nil {
-		_, err = c.conn.Write(startupPacket(database))
-	}
-	if err == nil {
-		err = c.untilReady()
-	}
+	secured, err := secure(ctx, conn)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	return c, conn.SetDeadline(time.Time{})
+	return &client{secured}, nil
+}
+
+// begin asks for a session and waits until the server is ready.
+func (c *client) begin(database string) (*client, error) {
+	_, err := c.conn.Write(startupPacket(database))
+	if err == nil {
+		err = c.untilReady()
+	}
+	if err != nil {
+		_ = c.conn.Close()
+		return nil, err
+	}
+	return c, c.conn.SetDeadline(time.Time{})
 }
 
 // untilReady reads messages until the server is ready.
@@ -139,6 +155,7 @@ func (c *client) close() {
 // crowd are many clients, and what went wrong with them.
 type crowd struct {
 	dialer *dialer
+	turns  chan struct{} // of logins
 	work   sync.WaitGroup
 
 	mu      sync.Mutex
@@ -192,6 +209,23 @@ func (c *crowd) idle(ctx context.Context, n int) []*client {
 	return clients
 }
 
+// atOnce is how many of the working clients make their handshakes at a time: the fake servers, and with them what the program's
+// monitor hears, live in the same process, and thousands of handshakes at once would keep them from the processors.
+const atOnce = 16
+
+func newCrowd(d *dialer) *crowd { return &crowd{dialer: d, turns: make(chan struct{}, atOnce)} }
+
+// loginInTurn logs in once fewer than atOnce others do.
+func (c *crowd) loginInTurn(ctx context.Context, database string) (*client, error) {
+	c.turns <- struct{}{}
+	conn, err := c.dialer.connect(ctx)
+	<-c.turns
+	if err != nil {
+		return nil, err
+	}
+	return conn.begin(database)
+}
+
 // busy keeps n clients working, each with a pause between two queries, until ctx ends. When its server changes its role, a
 // client connects again.
 func (c *crowd) busy(ctx context.Context, n int, database string, pause time.Duration) {
@@ -214,7 +248,7 @@ func (c *crowd) busy(ctx context.Context, n int, database string, pause time.Dur
 				}
 				var err error
 				if one == nil {
-					one, err = c.dialer.login(context.WithoutCancel(ctx), database)
+					one, err = c.loginInTurn(context.WithoutCancel(ctx), database)
 				} else {
 					err = one.work()
 				}

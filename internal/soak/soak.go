@@ -46,7 +46,7 @@ func soak(ctx context.Context, s settings) (string, error) {
 	r := &rig{settings: s}
 	err := r.start(ctx)
 	if err == nil {
-		err = r.run(ctx)
+		err = r.program.explain(r.run(ctx))
 	}
 	err = errors.Join(err, r.stop())
 	if ctx.Err() != nil {
@@ -116,7 +116,7 @@ func (r *rig) real(i int) string {
 // config has a cluster whose servers change their roles, one whose server does not, and the real one.
 func (r *rig) config() string {
 	cluster := func(name string, addresses ...string) string {
-		text := fmt.Sprintf("cluster %q {\n  allow_authentication = [\"scram-sha-256\", \"trust\"]\n  monitor { password = %q }\n", name, monitorPassword)
+		text := fmt.Sprintf("cluster %q {\n  allow_authentication = [\"scram-sha-256\", \"trust\"]\n  max_waiting = 5000\n  monitor { password = %q }\n", name, monitorPassword)
 		for i, address := range addresses {
 			text += fmt.Sprintf("  backend \"db%d\" { address = %q }\n", i+1, address)
 		}
@@ -145,7 +145,7 @@ func (r *rig) note(format string, args ...any) { fmt.Fprintf(&r.report, format+"
 
 // run loads the program and looks at what becomes of it.
 func (r *rig) run(ctx context.Context) error {
-	crowd := &crowd{dialer: r.dialer}
+	crowd := newCrowd(r.dialer)
 	before, err := r.settled(ctx)
 	if err != nil {
 		return err
@@ -220,9 +220,9 @@ func (r *rig) settled(ctx context.Context) (int64, error) {
 func (r *rig) measureLogins(ctx context.Context, how string, length time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
-	const atOnce = 8
-	crowd := &crowd{dialer: r.dialer}
-	crowd.logins(ctx, atOnce, "idle")
+	const loops = 8
+	crowd := newCrowd(r.dialer)
+	crowd.logins(ctx, loops, "idle")
 	crowd.work.Wait()
 	r.note("logins %s: %.0f/s, median %v, p99 %v", how, float64(len(crowd.latency))/length.Seconds(),
 		round(percentile(0.5, crowd.latency)), round(percentile(0.99, crowd.latency)))
