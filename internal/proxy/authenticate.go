@@ -115,6 +115,9 @@ func (a *authentication) request(m wire.Message) (done bool, err error) {
 		if err := a.allow(code); err != nil {
 			return false, err
 		}
+		if !a.challenged {
+			return false, errors.New("server continued a GSSAPI exchange that it had not begun")
+		}
 		return a.gssContinue(m)
 	default:
 		if err := a.allow(code); err != nil {
