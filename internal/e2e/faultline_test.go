@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ type lineFault struct {
 // linePair is one connection and where it leads to.
 type linePair struct {
 	near, far net.Conn
-	passed    int // bytes from far to near since the fault was made
+	passed    atomic.Int64 // bytes from far to near since the fault was made
 }
 
 // startLine opens a way to a server until the end of the test.
@@ -127,7 +128,7 @@ func (l *line) pass(pair *linePair, to, from net.Conn, toClient bool) {
 				piece = min(piece, fault.piece)
 			}
 			if toClient && fault.cutAfter > 0 {
-				piece = min(piece, fault.cutAfter-pair.passed)
+				piece = min(piece, fault.cutAfter-int(pair.passed.Load()))
 			}
 			time.Sleep(fault.delay)
 			if _, err := to.Write(rest[:piece]); err != nil {
@@ -136,7 +137,7 @@ func (l *line) pass(pair *linePair, to, from net.Conn, toClient bool) {
 			}
 			rest = rest[piece:]
 			if toClient && fault.cutAfter > 0 {
-				if pair.passed += piece; pair.passed == fault.cutAfter {
+				if int(pair.passed.Add(int64(piece))) >= fault.cutAfter {
 					pair.cut(fault.cleanly)
 					return
 				}
@@ -183,7 +184,7 @@ func (l *line) set(fault lineFault) {
 	defer l.mu.Unlock()
 	l.fault = fault
 	for pair := range l.pairs {
-		pair.passed = 0
+		pair.passed.Store(0)
 	}
 	close(l.turn)
 	l.turn = make(chan struct{})

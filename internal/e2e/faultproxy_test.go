@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// noticeClients makes servers look, in the middle of a query, whether its client is still there. A program that was killed can
-// cancel nothing: without this, what its sessions were busy with goes on.
+// noticeClients makes servers look, in the middle of a query, whether its client is still there. A program that was killed, or cannot
+// reach the server, can cancel nothing: without this, what its sessions were busy with goes on.
 var noticeClients = map[string]string{"client_connection_check_interval": "500ms"}
 
 // The program itself ends, in order and by SIGKILL, under load. Its clients are told, or see their connections end, nothing is

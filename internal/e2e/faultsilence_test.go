@@ -81,7 +81,7 @@ func TestFault06Freeze(t *testing.T) {
 
 // Every packet between the program and the primary vanishes. The clients are told, and nothing is left waiting.
 func TestFault07BlackHole(t *testing.T) {
-	r := startServers(t, faultSetup{})
+	r := startServers(t, faultSetup{settings: noticeClients})
 	way := startCuttable(t, r.db1)
 	r.serve(faultSetup{through: map[string]string{"db1": way.address}})
 	r.load = startLoad(t, r.p, r.db1)
