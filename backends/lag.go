@@ -97,7 +97,7 @@ type gauge struct {
 
 // measure takes in an answer of a standby. It is lagging from the first answer over the limit until rise answers in a row are
 // below half of it, so that none comes and goes at the border. One that receives a timeline which the cluster has left is
-// lagging however far it has come; one that replays late on purpose, and may, is measured by what it has received.
+// lagging however far it has come, so after a failover until it follows the new primary; one that replays late on purpose, and may, is measured by what it has received.
 func (g *gauge) measure(t *trail, o observation, epoch uint32, limit LagLimit) {
 	g.bytes, g.late, g.known, g.dated = t.behind(o.reading.replayed)
 	bytes, late, known, dated := g.bytes, g.late, g.known, g.dated

@@ -30,9 +30,16 @@ func TestFrozenPrimaryReturns(t *testing.T) {
 	fenced(db2, "replica", "primary now").check(t, told(t, promoted))
 	p.waitChange(0, "db2", "primary", "up")
 	wantPlace(t, p, "app", db2)
+	p.waitLog("server changed", map[string]any{"backend": "db3", "lagging": true}) // it still receives what the cluster has left
+	seen := p.logged()
+	if err := db3.Follow(ctx, db2); err != nil {
+		t.Fatal(err)
+	}
+	p.waitLogSince(seen, "server changed", map[string]any{"backend": "db3", "lagging": false})
 	wantPlace(t, p, "app_replica", db3)
 
-	session, seen := connect(t, p.dsn("app")), p.logged()
+	session := connect(t, p.dsn("app"))
+	seen = p.logged()
 	if err := db1.Thaw(); err != nil {
 		t.Fatal(err)
 	}
