@@ -128,7 +128,13 @@ type wish struct {
 // Reload reads the configuration again and changes to it: everything, or after an error nothing. The text says that it was done,
 // and what is odd about the file; an error tells every mistake with its line and what to write instead. It may be called from
 // anywhere, and takes until the servers of new clusters were asked once.
-func (s *service) Reload(ctx context.Context) (text string, err error) { return s.ask(ctx, false) }
+func (s *service) Reload(ctx context.Context) (text string, err error) {
+	told, err := s.ask(ctx, false)
+	if err != nil {
+		return "", fmt.Errorf("%w\n\n%s", err, told)
+	}
+	return strings.TrimSpace("reloaded the configuration\n\n" + told), nil
+}
 
 // ask has run fulfil a wish, and waits for the answer.
 func (s *service) ask(ctx context.Context, upgrade bool) (text string, err error) {
@@ -145,10 +151,7 @@ func (s *service) ask(ctx context.Context, upgrade bool) (text string, err error
 		return "", ctx.Err()
 	}
 	o := <-done
-	if o.err != nil {
-		return "", fmt.Errorf("%w\n\n%s", o.err, o.text)
-	}
-	return strings.TrimSpace("reloaded the configuration\n\n" + o.text), nil
+	return o.text, o.err
 }
 
 // change is Reload for run. The text is the diagnostics. It is given up when changes ends; what it starts ends with ctx.
