@@ -38,7 +38,7 @@ func newDrainCommand(configPath *string) *cobra.Command {
 			"drain_timeout. It stays so until undrain, or until the program ends.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := act(cmd, *configPath, "", "/drain", "cluster", cluster, "backend", args[0]); err != nil || !wait {
+			if err := act(cmd, *configPath, "draining "+args[0], "/drain", "cluster", cluster, "backend", args[0]); err != nil || !wait {
 				return err
 			}
 			c, err := openAdmin(cmd, *configPath, false)
@@ -97,7 +97,7 @@ func newUndrainCommand(configPath *string) *cobra.Command {
 		Short: "Take a server back into service",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return act(cmd, *configPath, "", "/undrain", "cluster", cluster, "backend", args[0])
+			return act(cmd, *configPath, "taking "+args[0]+" back", "/undrain", "cluster", cluster, "backend", args[0])
 		},
 	}
 	clusterFlag(cmd, &cluster)

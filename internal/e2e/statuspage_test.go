@@ -45,7 +45,7 @@ func holdSession(t *testing.T, p *program, database, name string, servers ...*pg
 	}
 }
 
-// screenshots writes a picture of the page for the documentation, where PGREPLICAPROXY_SCREENSHOTS names a directory.
+// document writes a picture of the page for the documentation, where PGREPLICAPROXY_SCREENSHOTS names a directory.
 func (b *browser) document(name string) {
 	b.t.Helper()
 	if dir := os.Getenv("PGREPLICAPROXY_SCREENSHOTS"); dir != "" {
