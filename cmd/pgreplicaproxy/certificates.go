@@ -262,10 +262,13 @@ func (c *certificateSource) status() []tlsfront.CertificateStatus {
 func (c *certificateSource) metrics() []metrics.Certificate {
 	var all []metrics.Certificate
 	for _, s := range c.status() {
+		soon := s.ExpiresSoon(time.Now())
 		if !s.Obtained() {
-			s.NotAfter = time.Unix(0, 0)
+			s.NotAfter, s.Renewed = time.Unix(0, 0), time.Unix(0, 0)
 		}
-		all = append(all, metrics.Certificate{Names: s.Names, NotAfter: s.NotAfter, Failing: s.LastError != ""})
+		all = append(all, metrics.Certificate{
+			Names: s.Names, NotAfter: s.NotAfter, Renewed: s.Renewed, ExpiresSoon: soon, Failing: s.LastError != "",
+		})
 	}
 	return all
 }
@@ -276,7 +279,7 @@ func (c *certificateSource) admin() []admin.Certificate {
 	for _, s := range c.status() {
 		certificate := admin.Certificate{Names: s.Names, Source: s.Source, Issuer: s.Issuer, LastError: s.LastError}
 		if s.Obtained() {
-			certificate.NotAfter, certificate.ExpiresSoon = &s.NotAfter, s.ExpiresSoon(time.Now())
+			certificate.NotAfter, certificate.Renewed, certificate.ExpiresSoon = &s.NotAfter, &s.Renewed, s.ExpiresSoon(time.Now())
 		}
 		all = append(all, certificate)
 	}

@@ -147,6 +147,8 @@ type Certificate struct {
 	Issuer string `json:"issuer,omitempty"`
 	// NotAfter is when it expires; null for one that is not there yet.
 	NotAfter *time.Time `json:"not_after"`
+	// Renewed is when the program took it into use; null for one that is not there yet.
+	Renewed *time.Time `json:"renewed"`
 	// ExpiresSoon is true when whoever renews it has missed a turn.
 	ExpiresSoon bool `json:"expires_soon"`
 	// LastError says why it could not be replaced the last time, empty when that went well.

@@ -52,7 +52,7 @@ func full() Sources {
 		Routes: func() []Route { return []Route{{Name: "*", Cluster: "main", Role: "primary"}} },
 		Certificates: func() []Certificate {
 			return []Certificate{
-				{Names: []string{"db.example.com"}, Source: "acme", Issuer: "CN=R11", NotAfter: &now, ExpiresSoon: true, LastError: "<no answer>"},
+				{Names: []string{"db.example.com"}, Source: "acme", Issuer: "CN=R11", NotAfter: &now, Renewed: &now, ExpiresSoon: true, LastError: "<no answer>"},
 				{Names: []string{"new.example.com"}, Source: "acme"},
 			}
 		},

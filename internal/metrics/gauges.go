@@ -50,8 +50,11 @@ type Limits struct {
 // Certificate is what a certificate of the front is known by.
 type Certificate struct {
 	// Names are the names it is for.
-	Names    []string
-	NotAfter time.Time
+	Names []string
+	// NotAfter is when it expires, Renewed when it was taken into use; the zero time for one that is not there yet.
+	NotAfter, Renewed time.Time
+	// ExpiresSoon is true when it has expired, or when whoever renews it has missed a turn.
+	ExpiresSoon bool
 	// Failing is true when the last attempt to replace it failed.
 	Failing bool
 }
@@ -77,6 +80,8 @@ var (
 	pairsDesc     = desc("throttle_pairs", "Pairs of address and user that are remembered for failed logins.")
 	loginsDesc    = desc("logins", "Clients that are logging in.")
 	notAfterDesc  = desc("certificate_not_after_timestamp_seconds", "When a certificate of the front expires.", "names")
+	expiresDesc   = desc("certificate_expires_soon", "1 for a certificate of the front that has expired, or whose renewal has missed a turn.", "names")
+	renewedDesc   = desc("certificate_renewed_timestamp_seconds", "When a certificate of the front was taken into use.", "names")
 	failingDesc   = desc("certificate_renewal_failing", "1 while a certificate of the front cannot be replaced by a newer one.", "names")
 )
 
@@ -91,7 +96,7 @@ type gauges struct{ sources Sources }
 func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		roleDesc, statusDesc, timelineDesc, lagBytesDesc, lagTimeDesc, laggingDesc, drainedDesc, ejectedDesc, findingDesc,
-		conflictDesc, stateFileDesc, waitingDesc, holdsDesc, limitedDesc, floodedDesc, throttledDesc, pairsDesc, loginsDesc, notAfterDesc, failingDesc,
+		conflictDesc, stateFileDesc, waitingDesc, holdsDesc, limitedDesc, floodedDesc, throttledDesc, pairsDesc, loginsDesc, notAfterDesc, expiresDesc, renewedDesc, failingDesc,
 	} {
 		ch <- d
 	}
@@ -135,6 +140,8 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		for _, c := range g.sources.Certificates() {
 			names := strings.Join(slices.Sorted(slices.Values(c.Names)), " ")
 			gauge(ch, notAfterDesc, float64(c.NotAfter.Unix()), names)
+			gauge(ch, expiresDesc, number(c.ExpiresSoon), names)
+			gauge(ch, renewedDesc, float64(c.Renewed.Unix()), names)
 			gauge(ch, failingDesc, number(c.Failing), names)
 		}
 	}

@@ -92,7 +92,7 @@ func TestGauges(t *testing.T) {
 		Limits:   func() Limits { return Limits{Refused: 6, Flooded: 7, Throttled: 8, Pairs: 9} },
 		Standing: func(_, backend string) (drained, ejected bool) { return backend == "db1", backend == "db2" },
 		Certificates: func() []Certificate {
-			return []Certificate{{Names: []string{"b", "a"}, NotAfter: expiry, Failing: true}}
+			return []Certificate{{Names: []string{"b", "a"}, NotAfter: expiry, Renewed: expiry.Add(-time.Second), ExpiresSoon: true, Failing: true}}
 		},
 	})
 	wantLines(t, scrape(t, m, nil),
@@ -119,6 +119,8 @@ func TestGauges(t *testing.T) {
 		`pgreplicaproxy_throttle_pairs 9`,
 		`pgreplicaproxy_logins 3`,
 		`pgreplicaproxy_certificate_not_after_timestamp_seconds{names="a b"} 2e+09`,
+		`pgreplicaproxy_certificate_expires_soon{names="a b"} 1`,
+		`pgreplicaproxy_certificate_renewed_timestamp_seconds{names="a b"} 1.999999999e+09`,
 		`pgreplicaproxy_certificate_renewal_failing{names="a b"} 1`,
 	)
 }
