@@ -94,6 +94,37 @@ func (j *journal) Write(p []byte) (int, error) {
 	return j.lines.Write(p)
 }
 
+// await waits until there are n lines of a server, and returns them: a snapshot is published before it is logged.
+func (j *journal) await(t *testing.T, backend string, n int) []map[string]any {
+	t.Helper()
+	for over := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if list := j.entries(t, backend); len(list) >= n || time.Now().After(over) {
+			if len(list) != n {
+				t.Fatalf("%d lines of %s, want %d: %v", len(list), backend, n, list)
+			}
+			return list
+		}
+	}
+}
+
+// awaitLast waits until the last line of a server has these attributes.
+func (j *journal) awaitLast(t *testing.T, backend string, want map[string]any) {
+	t.Helper()
+	for over := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		list := j.entries(t, backend)
+		found := len(list) > 0
+		for key, value := range want {
+			found = found && list[len(list)-1][key] == value
+		}
+		if found {
+			return
+		}
+		if time.Now().After(over) {
+			t.Fatalf("the last line of %s is not %v: %v", backend, want, list)
+		}
+	}
+}
+
 // entries returns what was logged of a server.
 func (j *journal) entries(t *testing.T, backend string) []map[string]any {
 	t.Helper()

@@ -141,10 +141,7 @@ func TestRealDoublePromotion(t *testing.T) {
 	if three.Reason != "timeline 2 after 2; db2 is down" {
 		t.Errorf("state is %+v", three)
 	}
-	last := log.entries(t, "db3")
-	if entry := last[len(last)-1]; entry["level"] != "WARN" || entry["because"] != three.Reason {
-		t.Errorf("the log says %v", entry)
-	}
+	log.awaitLast(t, "db3", map[string]any{"level": "WARN", "because": three.Reason})
 	if kept, err := loadMemory(path); err != nil || kept.Primary != "db3" || kept.Epoch != 2 {
 		t.Errorf("%+v, %v", kept, err)
 	}

@@ -85,7 +85,7 @@ func TestMonitorStatuses(t *testing.T) {
 			if b := m.Snapshot().Backends[0]; b != (policy.Backend{Name: "db1", Role: c.role, Weight: 1, Detail: c.detail}) {
 				t.Errorf("backend is %+v", b)
 			}
-			checkChange(t, log.entries(t, "db1"), c.role, c.status)
+			checkChange(t, log.await(t, "db1", 1), c.role, c.status)
 		})
 	}
 }

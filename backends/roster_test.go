@@ -52,10 +52,10 @@ func TestUpdateAddsAndRemovesServers(t *testing.T) {
 		t.Errorf("%d logins to the server that stayed, want 1", logins)
 	}
 	awaitFarewells(t, db2, 1)
-	if logged := log.entries(t, "db3"); len(logged) != 2 || logged[0]["msg"] != "server added" {
+	if logged := log.await(t, "db3", 2); logged[0]["msg"] != "server added" {
 		t.Errorf("of db3 the log says %v", logged)
 	}
-	if logged := log.entries(t, "db2"); len(logged) != 2 || logged[1]["msg"] != "server removed" {
+	if logged := log.await(t, "db2", 2); logged[1]["msg"] != "server removed" {
 		t.Errorf("of db2 the log says %v", logged)
 	}
 	m.Suspect("db2")

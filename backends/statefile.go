@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -20,9 +21,12 @@ type stateFile struct {
 }
 
 // CheckStateFile makes the directory of a state file and reads the file if there is one. The error says what to do: a
-// monitor that forgot which primary was the last could believe a stale one.
+// monitor that forgot which primary was the last could believe a stale one. A disk that takes nothing is no error here: a restart
+// must not add to that trouble. The monitor tells of it, and tries again.
 func CheckStateFile(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); diskTakesNothing(err) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("directory for the roles of servers: %w (make it writable, or set state_dir)", err)
 	}
 	if _, err := loadMemory(path); err != nil {
@@ -35,10 +39,18 @@ func CheckStateFile(path string) error {
 		}
 	}
 	probe, err := os.CreateTemp(filepath.Dir(path), temporaryName(path))
+	if diskTakesNothing(err) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("directory for the roles of servers: %w (make it writable, or set state_dir)", err)
 	}
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// diskTakesNothing reports an error of a disk that is full or read-only, which is nobody's mistake in the configuration.
+func diskTakesNothing(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // temporaryName is the pattern for what becomes the file.

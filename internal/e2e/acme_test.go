@@ -100,13 +100,15 @@ func waitFor(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// quietly checks that challenges were told neither as errors nor as sessions.
+// quietly checks that challenges were told neither as errors nor as sessions. A client that did not trust the stand-in is none: it
+// says so by an alert without encryption, which crypto/tls cannot read, if that comes before the end of its connection.
 func quietly(t *testing.T, p *program) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, entry := range p.logs {
-		if entry["msg"] == "connection refused" && entry["level"] != "DEBUG" || entry["msg"] == "session refused" {
+		unread := strings.Contains(fmt.Sprint(entry["err"]), "bad record MAC")
+		if entry["msg"] == "connection refused" && entry["level"] != "DEBUG" && !unread || entry["msg"] == "session refused" {
 			t.Errorf("logged %v", entry)
 		}
 	}
