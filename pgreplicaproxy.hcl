@@ -148,7 +148,7 @@ limits {
   # }
 
   # Failed logins of one user from one address: so many are free, then each attempt waits, twice as long with each failure.
-  # A login that succeeds forgets them. Other users of the address do not wait.
+  # A login that succeeds forgets them. Other users of the address do not wait. failures = 0 turns this off.
   throttle {
     failures  = 5
     delay     = "500ms"
