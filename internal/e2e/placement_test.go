@@ -267,6 +267,7 @@ func TestTransitions(t *testing.T) {
 	ask(t, drained, "SELECT 1")
 	ask(t, drained, "COMMIT")
 	ended(draining, drained)
+	leaving.waitLog("server changed", map[string]any{"backend": "db2", "lagging": true})
 	wantNowhere(t, leaving, "app_replica", "db2 is replica")
 	ask(t, left, "SELECT 1")
 	seen := closing.logged()
