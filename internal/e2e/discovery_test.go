@@ -151,7 +151,9 @@ func TestPatroniLeader(t *testing.T) {
 	db1, db2 := c.Server("db1"), c.Server("db2")
 	var leader atomic.Pointer[pgcluster.Server]
 	leader.Store(db2)
+	var asked atomic.Int64
 	rest := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
 		_, _ = fmt.Fprintf(w, `{"members": [{"name": "anything", "role": "leader", "state": "running", "host": %q, "port": %d}]}`,
 			leader.Load().Host, leader.Load().Port)
 	}))
@@ -160,6 +162,8 @@ func TestPatroniLeader(t *testing.T) {
 	wantPlace(t, p, "app", db1)
 
 	leader.Store(db1)
+	before := asked.Load()
+	waitFor(t, "the program has taken the new leader in", func() bool { return asked.Load() >= before+2 })
 	old := connect(t, p.dsn("app"))
 	if err := db2.Promote(testContext(t)); err != nil {
 		t.Fatal(err)

@@ -257,7 +257,7 @@ func (p *program) configure(hcl string) {
 		hcl = "drain_timeout = \"0s\"\n" + hcl
 	}
 	if !strings.Contains(hcl, "limits {") { // the tests come from one address, and many guess passwords
-		hcl += "limits {\n  throttle {\n    failures = 0\n  }\n}\n"
+		hcl = "limits {\n  throttle {\n    failures = 0\n  }\n}\n" + hcl
 	}
 	p.write("pgreplicaproxy.hcl", hcl)
 }
