@@ -32,7 +32,9 @@ if ! command -v promtool >/dev/null 2>&1 && [ ! -x drivers/promtool ] && command
 	# Only the checker of rules and metrics: the package would start a Prometheus.
 	echo "Fetching promtool with apt-get"
 	fetched="$(mktemp -d)"
-	(cd "$fetched" && chmod 755 . && apt-get download -qq prometheus >/dev/null && dpkg-deb --extract prometheus_*.deb .)
+	(cd "$fetched" && chmod 755 . &&
+		{ apt-get download -qq prometheus >/dev/null 2>&1 || { apt-get update -qq && apt-get download -qq prometheus >/dev/null; }; } &&
+		dpkg-deb --extract prometheus_*.deb .)
 	mv "$fetched/usr/bin/promtool" drivers/promtool
 	rm -rf "$fetched"
 fi
