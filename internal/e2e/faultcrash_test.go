@@ -104,9 +104,11 @@ func TestFault03BackendCrash(t *testing.T) {
 
 	at, seen := r.load.now(), r.p.logged()
 	r.must(syscall.Kill(victim, syscall.SIGKILL))
-	wantEnd(t, "listening", endOf(t, listener))
-	if got := notice.Load(); got != "57P02" {
-		t.Errorf("the last notice was %v, want 57P02", got)
+	end := endOf(t, listener)
+	wantEnd(t, "listening", end)
+	// The monitor's session ends in the same moment: the program may be faster than the server's own words.
+	if got := notice.Load(); got != "57P02" && !errors.As(end, new(*pgconn.PgError)) {
+		t.Errorf("the last notice was %v, want 57P02, or an error of the program; the end was %v", got, end)
 	}
 	r.fenced(r.db1, at, crashGoal)
 	r.load.waitAll(r.db1)
