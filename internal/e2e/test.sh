@@ -8,6 +8,6 @@ noskip=""
 # The second run is of the relay that other systems have.
 # shellcheck disable=SC2086
 {
-	go test -race -count=1 -timeout 20m -p 2 -json "$@"
-	go test -race -count=1 -timeout 20m -json -tags relay_goroutines ./internal/relay
+	go test -race -count=1 -timeout 40m -p 2 -json "$@"
+	go test -race -count=1 -timeout 40m -json -tags relay_goroutines ./internal/relay
 } | go run ./internal/testreport $noskip

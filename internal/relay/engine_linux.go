@@ -40,8 +40,8 @@ func (e *Engine) Start(cfg Config) (*Relay, error) {
 func (e *Engine) loop() (*loop, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for len(e.loops) < loopCount() {
-		l, err := newLoop()
+	for count := loopCount(); len(e.loops) < count; {
+		l, err := newLoop(count)
 		if err != nil {
 			return nil, fmt.Errorf("start event loop: %w", err)
 		}

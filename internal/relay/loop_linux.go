@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -17,6 +18,7 @@ import (
 // waits to be written.
 type loop struct {
 	epoll, wakeup int // descriptors
+	loops         int // how many there are
 
 	mu    sync.Mutex
 	inbox []func()
@@ -41,8 +43,8 @@ const (
 	eventBatch = 128
 )
 
-// newLoop starts a loop.
-func newLoop() (*loop, error) {
+// newLoop starts one of so many loops.
+func newLoop(loops int) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -59,7 +61,7 @@ func newLoop() (*loop, error) {
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	l := &loop{
-		epoll: epoll, wakeup: wakeup, done: make(chan struct{}),
+		epoll: epoll, wakeup: wakeup, loops: loops, done: make(chan struct{}),
 		clear: make([]byte, 0, 2*rawBuffer), wire: make([]byte, 0, 2*rawBuffer),
 	}
 	go l.run()
@@ -83,7 +85,7 @@ func (l *loop) run() {
 	defer close(l.done)
 	events := make([]unix.EpollEvent, eventBatch)
 	for !l.stopping {
-		n, err := unix.EpollWait(l.epoll, events, -1)
+		n, err := l.wait(events)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a wrong descriptor can be the reason
 		}
@@ -102,6 +104,19 @@ func (l *loop) run() {
 	}
 	_ = unix.Close(l.epoll)
 	_ = unix.Close(l.wakeup)
+}
+
+// wait waits for events, for as long as it takes; the first 10 ms of it keeping the processor of Go's scheduler (its P) that
+// the loop runs on. To give it back would cost a busy loop more than all its other work: since Go 1.26 the runtime's
+// monitor takes the P of a goroutine that has made system calls for 10 ms away in each further one, and stays awake for it.
+// Where there are no more Ps than loops, the goroutines of the logins need them.
+func (l *loop) wait(events []unix.EpollEvent) (int, error) {
+	if runtime.GOMAXPROCS(0) > l.loops {
+		if n := waitBriefly(l.epoll, events); n > 0 {
+			return n, nil
+		}
+	}
+	return unix.EpollWait(l.epoll, events, -1)
 }
 
 // work does what was left in the inbox.
