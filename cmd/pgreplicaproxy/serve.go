@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,7 +103,6 @@ type service struct {
 func serve(
 	stop stops, cfg *config, load func() (*config, diagnostics), log *logOutput, self *process, started func(*service),
 ) error {
-	limitGarbage()
 	ignoreClientEnvironment()
 	s := &service{
 		load: load, log: log, metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(),
@@ -136,14 +134,6 @@ func serve(
 		Certificates: func() []metrics.Certificate { return s.current.Load().certificates.metrics() },
 	})
 	return s.run(stop, started)
-}
-
-// limitGarbage makes Go collect garbage once the heap has grown by half, unless GOGC says otherwise. What a login leaves
-// behind is many times what an idle session needs, and the heap of an idle program is mostly room for it.
-func limitGarbage() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 }
 
 // ignoreClientEnvironment removes what steers PostgreSQL clients from the environment. The monitor is one, and logs in as the
@@ -192,6 +182,7 @@ func (s *service) run(stop stops, started func(*service)) error {
 // begin starts all that clients need not wait for.
 func (s *service) begin(ctx context.Context) {
 	s.parts.Go(func() { s.server.Run(ctx) })
+	s.parts.Go(func() { keepMemory(ctx) })
 	first := s.current.Load()
 	s.open(first)
 	first.certificates.start(ctx, &s.parts)

@@ -37,7 +37,7 @@ const (
 )
 
 // settle is how long a proxy has nothing to do before its memory is read.
-const settle = 2 * time.Second
+const settle = 3 * time.Second
 
 // measureIdle measures a proxy that was just started, with as many sessions as found says.
 func (r *rig) measureIdle(ctx context.Context, p *proxy, found *idle) (err error) {

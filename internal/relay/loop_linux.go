@@ -112,7 +112,11 @@ func (l *loop) run() {
 // Where there are no more Ps than loops, the goroutines of the logins need them.
 func (l *loop) wait(events []unix.EpollEvent) (int, error) {
 	if runtime.GOMAXPROCS(0) > l.loops {
-		if n := waitBriefly(l.epoll, events); n > 0 {
+		n, err := waitBriefly(l.epoll, events)
+		if err != nil { // others have had their turn
+			n, err = waitBriefly(l.epoll, events)
+		}
+		if n > 0 {
 			return n, nil
 		}
 	}

@@ -33,13 +33,12 @@ func transfer(call uintptr, fd int, p []byte) (int, error) {
 const briefly = 10
 
 // waitBriefly waits for events of an epoll instance, not longer than a goroutine may run. For Go's scheduler it is one that
-// runs; to stop the world, or give others their turn, it sends the signal that interrupts such a one, and so ends the wait. It
-// returns 0 for no events, whatever the reason.
-func waitBriefly(epoll int, events []unix.EpollEvent) int {
+// runs; to stop the world, or give others their turn, it sends such a one a signal, which ends the wait with EINTR.
+func waitBriefly(epoll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
 		uintptr(len(events)), briefly, 0, 0)
 	if errno != 0 {
-		return 0
+		return 0, errno
 	}
-	return int(n)
+	return int(n), nil
 }
