@@ -143,6 +143,8 @@ var loginMalice = map[string]malice{
 	"first of length 0":    {says(header('R', 0) + word(10)), "E", "57P03"},
 	"first of length 3":    {says(header('R', 3) + word(10)), "E", "57P03"},
 	"request without code": {says(message('R', "abc")), "E", internal},
+	"request and more":     {says(authRequest(3, authOK)), "E", internal},
+	"Ok and more":          {asks(askForSCRAM, authRequest(0, authOK)), "RE", internal},
 	"error of 1 MB":        {says(errorMessage("28000", strings.Repeat("x", 1<<20))), "E", "57P03"},
 
 	// CVE-2026-6666: errors that are not quite; they are for the client to make sense of.
