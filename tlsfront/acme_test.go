@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -305,6 +308,43 @@ func TestACMEWarnings(t *testing.T) {
 	for _, want := range []string{"certificate for db.test expired at", "key " + keys[0] + " can be read by other users"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("warnings %q, want %q", got, want)
+		}
+	}
+}
+
+// Whoever opens very many connections to an address for challenges is cut short, and those that are there go on.
+func TestChallengeConnectionsAreBounded(t *testing.T) {
+	for challenge, talk := range map[Challenge][3]string{ // said first and answered, and said in the end
+		ChallengeTLSALPN: {sslRequest, "S", "\x16\x03\x01\x00\x05hello"},
+		ChallengeHTTP:    {"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "HTTP/1.1 404 Not Found", "GET / HTTP/1.0\r\n\r\n"},
+	} {
+		r := newACMERig(t, acmetest.Config{})
+		r.serve(r.config(challenge, "a.test"), false)
+		dial := func() *peer {
+			conn, err := net.Dial("tcp", r.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return newPeer(t, conn)
+		}
+		first := dial()
+		first.send(talk[0])
+		first.want(talk[1])
+		const many = 300 // more than one network gets, with those that would be told something
+		closed := make(chan bool, many)
+		for range many {
+			p := dial()
+			go func() {
+				_, err := p.Read(make([]byte, 1))
+				closed <- errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+			}()
+		}
+		if !<-closed {
+			t.Errorf("%s: none of them was closed", challenge)
+		}
+		first.send(talk[2])
+		if first.rest() == "" {
+			t.Errorf("%s: the first of them has no answer", challenge)
 		}
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 )
 
 // alpnACME is the protocol of the challenge tls-alpn-01 (RFC 8737).
@@ -68,7 +70,9 @@ func (a *ACME) ServeChallenges(ctx context.Context, ln net.Listener) error {
 		return a.serveHTTP(ctx, ln)
 	}
 	// Without a logger: strangers are all there is at such an address.
-	front := Config{TLS: ServerConfig(noCertificate, 0), Challenges: a.Challenges(), LoginTimeout: challengeTimeout}
+	front := Config{
+		TLS: ServerConfig(noCertificate, 0), Challenges: a.Challenges(), LoginTimeout: challengeTimeout, Gate: admission.Aside(),
+	}
 	return front.Serve(ctx, ln, func(_ context.Context, c *Client) { _ = c.Conn.Close() })
 }
 
@@ -87,7 +91,7 @@ func (a *ACME) serveHTTP(ctx context.Context, ln net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+	if err := server.Serve(admission.Aside().Listen(ln)); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 		return err
 	}
 	return nil

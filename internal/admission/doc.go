@@ -8,8 +8,8 @@
 // those places are taken are late: a few of them are received all the same, to be told why they are refused, and because
 // a CancelRequest must get through when everything is full.
 //
-// The package knows addresses, names and a clock, and neither connections nor the protocol. What it remembers has a fixed
-// size, whatever the number of addresses that come.
+// The package knows addresses, names and a clock, and neither the protocol nor, but for [Gate.Listen], connections. What it
+// remembers has a fixed size, whatever the number of addresses that come.
 //
 // Read limits.go for what can be limited, gate.go for the life of a visit, throttle.go for failed logins, lines.go for
 // the log.
