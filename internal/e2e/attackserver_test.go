@@ -137,6 +137,7 @@ const internal = "XX000"
 // there were one, would be tried.
 var loginMalice = map[string]malice{
 	// PgBouncer CVE-2026-6665 and others: lengths.
+	"2^31-1 iterations":    {asks(askForSCRAM, authRequest(11, "r=12345678xx,s=c2FsdA==,i=2147483647"), errorMessage("28P01", "no")), "RRe", ""},
 	"nonce of 1 MB":        {asks(askForSCRAM, authRequest(11, "r="+strings.Repeat("x", 1<<20))), "RE", internal},
 	"request of 1 GB":      {asks(askForSCRAM, header('R', 1<<30)+word(11)), "RE", internal},
 	"first of 4 GB":        {says(header('R', 1<<32-1) + word(10)), "E", "57P03"},
