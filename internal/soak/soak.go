@@ -173,6 +173,9 @@ func (r *rig) run(ctx context.Context) error {
 	crowd.busy(load, r.active-r.active/2, "app_replica", time.Second)
 	crowd.slow(load, max(1, r.active/100), "app_replica", 50*time.Millisecond)
 	r.realSessions(load, crowd, 5)
+	if err := r.program.wait(load, func() bool { return r.played() >= int64(len(clients)+r.active) }); err != nil {
+		return errors.Join(fmt.Errorf("%d sessions are there: %w", r.played(), err), crowd.err())
+	}
 
 	r.measureLogins(load, crowd, "without attack", r.load/5)
 	var attacks atomic.Int64
@@ -195,6 +198,11 @@ func (r *rig) run(ctx context.Context) error {
 		c.close()
 	}
 	return errors.Join(crowd.err(), memoryErr, r.logLines(), r.nothingLeft(ctx, descriptors))
+}
+
+// played is how many sessions the fake servers have.
+func (r *rig) played() int64 {
+	return r.one.sessions.Load() + r.other.sessions.Load() + r.idle.sessions.Load()
 }
 
 // stand logs the idle clients in, and notes what they cost beyond the program's memory before.
@@ -343,7 +351,7 @@ func (r *rig) nothingLeft(ctx context.Context, descriptors int) error {
 	open := 0
 	err := r.program.wait(ctx, func() bool {
 		open, _ = r.program.descriptors()
-		return open <= descriptors+slack && r.one.sessions.Load()+r.other.sessions.Load()+r.idle.sessions.Load() == 0
+		return open <= descriptors+slack && r.played() == 0
 	})
 	if err != nil {
 		return fmt.Errorf("%d descriptors are open, %d were at the start: %w", open, descriptors, err)
