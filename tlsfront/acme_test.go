@@ -15,9 +15,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/internal/acmetest"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 )
 
 // Every challenge, every way to answer it: each name gets a certificate of its own, by its name.
@@ -347,4 +349,53 @@ func TestChallengeConnectionsAreBounded(t *testing.T) {
 			t.Errorf("%s: the first of them has no answer", challenge)
 		}
 	}
+}
+
+// A challenge that waits for the storage keeps no client waiting.
+func TestChallengesTakeNoTurn(t *testing.T) {
+	config := Config{TLS: fileConfig(t, 0), Gate: admission.New(admission.Limits{Handshakes: 1})}
+	waiting, goOn := make(chan struct{}), make(chan struct{})
+	config.Challenges = &tls.Config{
+		NextProtos: []string{alpnACME},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			close(waiting)
+			<-goOn
+			return config.TLS.GetCertificate(hello)
+		},
+	}
+	f := startFront(t, loopback(t), config, nil)
+	validation := tls.Client(f.dial(t).Conn, libpq(alpnACME))
+	validated := make(chan error, 1)
+	go func() { validated <- validation.Handshake() }()
+	<-waiting
+	p := bySSLRequest(f.dial(t))
+	p.send(startup(3, 0, parameters))
+	if r := p.refusal(); r.Code != "57P03" {
+		t.Errorf("answered %s %q, not by the handler", r.Code, r.Message)
+	}
+	close(goOn)
+	if err := <-validated; err != nil {
+		t.Error(err)
+	}
+}
+
+// So many challenges look for their answer at a time; another one waits, and is given up in the end.
+func TestChallengesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &ACME{cfg: ACMEConfig{Challenge: ChallengeTLSALPN, Domains: []string{"a.test"}}, looking: make(chan struct{}, 1)}
+		a.looking <- struct{}{}
+		ln := newPipes()
+		f := startFront(t, ln, Config{TLS: fileConfig(t, 0), Challenges: a.Challenges()}, nil)
+		began := time.Now()
+		p := ln.dial(t)
+		config := libpq(alpnACME)
+		config.ServerName = "a.test"
+		if err := tls.Client(p.Conn, config).Handshake(); err == nil {
+			t.Error("handshake succeeded")
+		}
+		if took := time.Since(began); took != challengePatience {
+			t.Errorf("given up after %v, want %v", took, challengePatience)
+		}
+		f.wantNoClient(t)
+	})
 }

@@ -40,12 +40,27 @@ func (a *ACME) Challenges() *tls.Config {
 	}
 }
 
+// Anybody can offer the protocol of challenges and name a domain. challengesAtOnce of them may look into the storage at a time,
+// which may be slow or out of reach; the others wait for challengePatience.
+const (
+	challengesAtOnce  = 8
+	challengePatience = 5 * time.Second
+)
+
 // challengeCertificate answers a challenge for one of the domains. Strangers who ask for other names do not reach the storage.
 func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if !isChallenge(hello) || !slices.ContainsFunc(a.cfg.Domains, func(domain string) bool {
 		return challengeName(domain) == canonicalName(hello.ServerName)
 	}) {
 		return nil, fmt.Errorf("no challenge for server name %q", hello.ServerName)
+	}
+	patient, cancel := context.WithTimeout(hello.Context(), challengePatience)
+	defer cancel()
+	select {
+	case a.looking <- struct{}{}:
+		defer func() { <-a.looking }()
+	case <-patient.Done():
+		return nil, fmt.Errorf("too many challenges at once: %w", patient.Err())
 	}
 	return a.magic.GetCertificate(hello)
 }
