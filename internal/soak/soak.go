@@ -115,10 +115,11 @@ func (r *rig) real(i int) string {
 	return net.JoinHostPort(s.Host, fmt.Sprint(s.Port))
 }
 
-// config has a cluster whose servers change their roles, one whose server does not, and the real one.
+// config has a cluster whose servers change their roles, one whose server does not, and the real one. The monitors are patient:
+// whatever else the machine does keeps the servers from answering too, and a server that is silent loses its sessions.
 func (r *rig) config() string {
 	cluster := func(name string, addresses ...string) string {
-		text := fmt.Sprintf("cluster %q {\n  allow_authentication = [\"scram-sha-256\", \"trust\"]\n  max_waiting = 5000\n  monitor { password = %q }\n", name, monitorPassword)
+		text := fmt.Sprintf("cluster %q {\n  allow_authentication = [\"scram-sha-256\", \"trust\"]\n  max_waiting = 5000\n  monitor {\n    password = %q\n    timeout  = \"20s\"\n  }\n", name, monitorPassword)
 		for i, address := range addresses {
 			text += fmt.Sprintf("  backend \"db%d\" { address = %q }\n", i+1, address)
 		}
@@ -188,11 +189,15 @@ func (r *rig) run(ctx context.Context) error {
 	crowd.work.Wait()
 	r.note("hostile connections: %d; changes of roles: %d; clients that these moved: %d", attacks.Load(), <-changes, crowd.moves)
 	memoryErr := <-memory
+	lost := 0
 	for _, c := range clients { // the idle ones are all still there
 		if err := c.work(); err != nil {
-			crowd.failed(fmt.Errorf("idle client: %w", err))
-			break
+			lost++
+			crowd.failed(fmt.Errorf("idle client: %w", errors.Join(err, c.untilReady()))) // what it was told before, if anything
 		}
+	}
+	if lost > 0 {
+		r.note("idle sessions that were lost: %d; how sessions ended:\n%s", lost, r.program.metrics(ctx, "pgreplicaproxy_sessions_closed_total"))
 	}
 	for _, c := range clients {
 		c.close()
