@@ -221,3 +221,39 @@ func TestSessionUsesOneConnection(t *testing.T) {
 		t.Errorf("%d connections", got)
 	}
 }
+
+// PgBouncer CVE-2026-6669, pgjdbc CVE-2026-42198: how much a login computes is not the server's to choose. A count of iterations
+// that would take hours ends the login at once.
+func TestLoginIterations(t *testing.T) {
+	noLeaks(t)
+	for _, iterations := range []string{"2147483647", "10000001", "99999999999999999999", "0", "-1", ""} {
+		answers := make(chan error, 1)
+		address := serve(t, func(conn net.Conn) {
+			b := pgproto3.NewBackend(conn, conn)
+			receiveStartup(b)
+			say(b, &pgproto3.AuthenticationSASL{AuthMechanisms: []string{"SCRAM-SHA-256"}})
+			_ = b.SetAuthType(pgproto3.AuthTypeSASL)
+			m, err := b.Receive()
+			if err != nil {
+				answers <- err
+				return
+			}
+			_, nonce, _ := strings.Cut(string(m.(*pgproto3.SASLInitialResponse).Data), "r=")
+			say(b, &pgproto3.AuthenticationSASLContinue{Data: []byte("r=" + nonce + "x,s=c2FsdA==,i=" + iterations)})
+			_ = b.SetAuthType(pgproto3.AuthTypeSASLContinue)
+			_, err = b.Receive()
+			answers <- err
+		})
+		s, err := logIn(within(t), target(address, TLSOff), testCredentials, time.Minute)
+		if err == nil {
+			s.close()
+			t.Fatalf("i=%s: logged in", iterations)
+		}
+		if !strings.Contains(err.Error(), "iteration") {
+			t.Errorf("i=%s: %v, want an error about it", iterations, err)
+		}
+		if err := <-answers; err == nil {
+			t.Errorf("i=%s: the server got a proof", iterations)
+		}
+	}
+}

@@ -101,7 +101,8 @@ type ACME struct {
 	magic  *certmagic.Config
 	issuer *certmagic.ACMEIssuer
 
-	retry chan struct{} // closed and renewed to end all pauses between attempts
+	retry   chan struct{} // closed and renewed to end all pauses between attempts
+	looking chan struct{} // one for each challenge that looks for its answer
 
 	mu     sync.Mutex
 	states map[string]*acmeState // by domain
@@ -117,6 +118,7 @@ type acmeState struct {
 // NewACME prepares everything and connects nowhere. Run does the work, and must be called, for it also ends what NewACME began.
 func NewACME(cfg ACMEConfig) (*ACME, error) {
 	a := &ACME{cfg: cfg, log: cfg.Logger, retry: make(chan struct{}), states: make(map[string]*acmeState)}
+	a.looking = make(chan struct{}, challengesAtOnce)
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

@@ -4,17 +4,22 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/internal/acmetest"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 )
 
 // Every challenge, every way to answer it: each name gets a certificate of its own, by its name.
@@ -307,4 +312,90 @@ func TestACMEWarnings(t *testing.T) {
 			t.Errorf("warnings %q, want %q", got, want)
 		}
 	}
+}
+
+// Whoever opens very many connections to an address for challenges is cut short, and those that are there go on.
+func TestChallengeConnectionsAreBounded(t *testing.T) {
+	for challenge, talk := range map[Challenge][3]string{ // said first and answered, and said in the end
+		ChallengeTLSALPN: {sslRequest, "S", "\x16\x03\x01\x00\x05hello"},
+		ChallengeHTTP:    {"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "HTTP/1.1 404 Not Found", "GET / HTTP/1.0\r\n\r\n"},
+	} {
+		r := newACMERig(t, acmetest.Config{})
+		r.serve(r.config(challenge, "a.test"), false)
+		dial := func() *peer {
+			conn, err := net.Dial("tcp", r.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return newPeer(t, conn)
+		}
+		first := dial()
+		first.send(talk[0])
+		first.want(talk[1])
+		const many = 300 // more than one network gets, with those that would be told something
+		closed := make(chan bool, many)
+		for range many {
+			p := dial()
+			go func() {
+				_, err := p.Read(make([]byte, 1))
+				closed <- errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+			}()
+		}
+		if !<-closed {
+			t.Errorf("%s: none of them was closed", challenge)
+		}
+		first.send(talk[2])
+		if first.rest() == "" {
+			t.Errorf("%s: the first of them has no answer", challenge)
+		}
+	}
+}
+
+// A challenge that waits for the storage keeps no client waiting.
+func TestChallengesTakeNoTurn(t *testing.T) {
+	config := Config{TLS: fileConfig(t, 0), Gate: admission.New(admission.Limits{Handshakes: 1})}
+	waiting, goOn := make(chan struct{}), make(chan struct{})
+	config.Challenges = &tls.Config{
+		NextProtos: []string{alpnACME},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			close(waiting)
+			<-goOn
+			return config.TLS.GetCertificate(hello)
+		},
+	}
+	f := startFront(t, loopback(t), config, nil)
+	validation := tls.Client(f.dial(t).Conn, libpq(alpnACME))
+	validated := make(chan error, 1)
+	go func() { validated <- validation.Handshake() }()
+	<-waiting
+	p := bySSLRequest(f.dial(t))
+	p.send(startup(3, 0, parameters))
+	if r := p.refusal(); r.Code != "57P03" {
+		t.Errorf("answered %s %q, not by the handler", r.Code, r.Message)
+	}
+	close(goOn)
+	if err := <-validated; err != nil {
+		t.Error(err)
+	}
+}
+
+// So many challenges look for their answer at a time; another one waits, and is given up in the end.
+func TestChallengesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &ACME{cfg: ACMEConfig{Challenge: ChallengeTLSALPN, Domains: []string{"a.test"}}, looking: make(chan struct{}, 1)}
+		a.looking <- struct{}{}
+		ln := newPipes()
+		f := startFront(t, ln, Config{TLS: fileConfig(t, 0), Challenges: a.Challenges()}, nil)
+		began := time.Now()
+		p := ln.dial(t)
+		config := libpq(alpnACME)
+		config.ServerName = "a.test"
+		if err := tls.Client(p.Conn, config).Handshake(); err == nil {
+			t.Error("handshake succeeded")
+		}
+		if took := time.Since(began); took != challengePatience {
+			t.Errorf("given up after %v, want %v", took, challengePatience)
+		}
+		f.wantNoClient(t)
+	})
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 )
 
 // alpnACME is the protocol of the challenge tls-alpn-01 (RFC 8737).
@@ -38,12 +40,27 @@ func (a *ACME) Challenges() *tls.Config {
 	}
 }
 
+// Anybody can offer the protocol of challenges and name a domain. challengesAtOnce of them may look into the storage at a time,
+// which may be slow or out of reach; the others wait for challengePatience.
+const (
+	challengesAtOnce  = 8
+	challengePatience = 5 * time.Second
+)
+
 // challengeCertificate answers a challenge for one of the domains. Strangers who ask for other names do not reach the storage.
 func (a *ACME) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if !isChallenge(hello) || !slices.ContainsFunc(a.cfg.Domains, func(domain string) bool {
 		return challengeName(domain) == canonicalName(hello.ServerName)
 	}) {
 		return nil, fmt.Errorf("no challenge for server name %q", hello.ServerName)
+	}
+	patient, cancel := context.WithTimeout(hello.Context(), challengePatience)
+	defer cancel()
+	select {
+	case a.looking <- struct{}{}:
+		defer func() { <-a.looking }()
+	case <-patient.Done():
+		return nil, fmt.Errorf("too many challenges at once: %w", patient.Err())
 	}
 	return a.magic.GetCertificate(hello)
 }
@@ -68,7 +85,9 @@ func (a *ACME) ServeChallenges(ctx context.Context, ln net.Listener) error {
 		return a.serveHTTP(ctx, ln)
 	}
 	// Without a logger: strangers are all there is at such an address.
-	front := Config{TLS: ServerConfig(noCertificate, 0), Challenges: a.Challenges(), LoginTimeout: challengeTimeout}
+	front := Config{
+		TLS: ServerConfig(noCertificate, 0), Challenges: a.Challenges(), LoginTimeout: challengeTimeout, Gate: admission.Aside(),
+	}
 	return front.Serve(ctx, ln, func(_ context.Context, c *Client) { _ = c.Conn.Close() })
 }
 
@@ -87,7 +106,7 @@ func (a *ACME) serveHTTP(ctx context.Context, ln net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+	if err := server.Serve(admission.Aside().Listen(ln)); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 		return err
 	}
 	return nil

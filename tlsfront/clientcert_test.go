@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -336,5 +337,67 @@ func TestClientMap(t *testing.T) {
 	}
 	if _, message := f.login(t, 0, nil, "bob"); message != "not now" {
 		t.Errorf("without a certificate: %q", message)
+	}
+}
+
+// fragments cuts the first record that is written, a ClientHello, into many small ones.
+type fragments struct {
+	net.Conn
+	cut bool
+}
+
+func (f *fragments) Write(b []byte) (int, error) {
+	if f.cut {
+		return f.Conn.Write(b)
+	}
+	f.cut = true
+	const header = 5
+	var cut []byte
+	for rest := b[header:]; len(rest) > 0; {
+		n := min(7, len(rest))
+		cut = append(append(append(cut, b[:3]...), 0, byte(n)), rest[:n]...)
+		rest = rest[n:]
+	}
+	if _, err := f.Conn.Write(cut); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Traefik CVE-2026-32305: a ClientHello in many records leads nobody around the certificate that is asked for.
+func TestClientCertificateFragmentedHello(t *testing.T) {
+	authority := newClientAuthority(t, "clients")
+	cfg := writeAuthorities(t, nil, authority)
+	cfg.Required = true
+	f := certified(t, cfg, Config{})
+	for want, certificates := range map[string][]tls.Certificate{
+		"connection requires a valid client certificate": nil,
+		"not now": {*authority.client("app", nil)},
+	} {
+		p := afterSSLRequest(f.dial(t))
+		p.Conn = &fragments{Conn: p.Conn}
+		config := libpq(alpn)
+		config.Certificates = certificates
+		inside := p.startTLS(config)
+		inside.send(startup(3, 0, parameters))
+		if r := inside.refusal(); r.Message != want {
+			t.Errorf("with %d certificates: %q, want %q", len(certificates), r.Message, want)
+		}
+	}
+}
+
+// Envoy CVE-2026-47778: a certificate's name does not end where a zero byte stands in it.
+func TestClientCertificateZeroByte(t *testing.T) {
+	authority := newClientAuthority(t, "clients")
+	cfg := writeAuthorities(t, nil, authority)
+	cfg.Map = []ClientRule{{SameUser: true}, {DNSName: "app.example.com", Users: []string{"app"}}}
+	f := certified(t, cfg, Config{})
+	for _, cert := range []*tls.Certificate{
+		authority.client("app\x00.example.net", nil),
+		authority.client("x", func(c *x509.Certificate) { c.DNSNames = []string{"app.example.com\x00.example.net"} }),
+	} {
+		if code, message := f.login(t, 0, cert, "app"); code != "28000" {
+			t.Errorf("%q %q may log in: %q", cert.Leaf.Subject.CommonName, cert.Leaf.DNSNames, message)
+		}
 	}
 }

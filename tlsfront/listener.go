@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -81,7 +82,11 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 			return nil
 		case temporary(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			c.logger().Error("accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause)
+			level := slog.LevelError
+			if !c.Gate.MayLog("accept", netip.Addr{}) {
+				level = slog.LevelDebug
+			}
+			c.logger().Log(ctx, level, "accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause)
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -138,11 +143,15 @@ func (c *Config) serveConn(ctx context.Context, conn net.Conn, handle Handler) {
 }
 
 // logEnd tells why a connection never became a client: quietly for one that was closed or merely looked in, as health
-// checks and port scanners do, for a challenge, and for one of very many.
+// checks and port scanners do, for a challenge, for one of very many, and beyond what strangers may fill the log with.
 func (n *negotiation) logEnd(err error) {
-	level := slog.LevelWarn
-	if left(err) || errors.Is(err, errChallenge) || errors.Is(err, admission.ErrFlood) {
-		level = slog.LevelDebug
+	level := slog.LevelDebug
+	switch outcome := n.outcome(nil, err); outcome {
+	case OutcomeLeft, OutcomeChallenge, OutcomeFlood:
+	default:
+		if n.config.Gate.MayLog(string(outcome), ipOf(n.address)) {
+			level = slog.LevelWarn
+		}
 	}
 	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.
 	text := err.Error()[:min(len(err.Error()), 200)]

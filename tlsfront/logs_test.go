@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 )
 
 // Whoever only looks in is not worth a line at the default level; whoever was refused is worth one.
@@ -84,4 +86,27 @@ func (l *lines) parse(t *testing.T) []map[string]any {
 		parsed = append(parsed, fields)
 	}
 	return parsed
+}
+
+// Many who are refused get a part of the log and no more; the rest is for debugging, and counted.
+func TestLogsAreBounded(t *testing.T) {
+	logged := &lines{}
+	logger := slog.New(slog.NewJSONHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	gate := admission.New(admission.Limits{})
+	f := startFront(t, loopback(t), Config{Logger: logger, Gate: gate}, nil)
+	const strangers = 100
+	for range strangers {
+		p := f.dial(t)
+		p.send("GET / HTTP/1.1\r\n\r\n")
+		p.rest()
+		p.Close()
+	}
+	f.stop(t)
+	levels := make(map[any]int)
+	for _, line := range logged.parse(t) {
+		levels[line["level"]]++
+	}
+	if unlogged := gate.Unlogged()["protocol"]; levels["WARN"]+levels["DEBUG"] != strangers || levels["DEBUG"] != unlogged || unlogged < strangers/2 {
+		t.Errorf("got %v, of %d that are to be %d for debugging, and half of them at least", levels, strangers, unlogged)
+	}
 }

@@ -173,20 +173,23 @@ func (n *negotiation) challengeOrClient(hello *tls.ClientHelloInfo) (*tls.Config
 }
 
 // handshake waits for its turn between the client's first message and our answer: that is where the work is, and nobody
-// waits for the network meanwhile.
+// waits for the network meanwhile. A challenge may wait for the storage, and takes no turn.
 func (n *negotiation) handshake(ctx context.Context, choose func(*tls.ClientHelloInfo) (*tls.Config, error)) error {
 	n.stage = "tls"
 	n.socket.StartTLS()
 	done := func() {}
 	defer func() { done() }()
 	conn := tls.Server(n.socket, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		turn, err := n.config.Gate.Turn(hello.Context())
-		if err != nil {
+		config, err := choose(hello)
+		if err != nil || config == n.config.Challenges {
+			return config, err
+		}
+		if done, err = n.config.Gate.Turn(hello.Context()); err != nil {
+			done = func() {}
 			return nil, err
 		}
-		done = turn
 		n.socket.OnWrite(done)
-		return choose(hello)
+		return config, nil
 	}})
 	if err := conn.HandshakeContext(withLeaf(ctx, &n.leaf)); err != nil {
 		return fmt.Errorf("tls handshake: %w", err)

@@ -38,12 +38,24 @@ const (
 	AuthSASLFinal    AuthCode = 12
 )
 
-// Authentication reads the body of an Authentication message: its code and what follows it.
+// Authentication reads the body of an Authentication message: its code and what follows it, which must be as long as the
+// code has it ("Message Formats"): of a longer message another reader might take the rest for the next one.
 func (m Message) Authentication() (AuthCode, []byte, error) {
 	if m.Type != TypeAuthentication || len(m.Body) < 4 {
 		return 0, nil, fmt.Errorf("%w: authentication message of %d bytes", ErrMalformed, len(m.Body))
 	}
-	return AuthCode(binary.BigEndian.Uint32(m.Body)), m.Body[4:], nil
+	code, data := AuthCode(binary.BigEndian.Uint32(m.Body)), m.Body[4:]
+	length := len(data)
+	switch code {
+	case AuthOK, AuthCleartext, AuthGSS, AuthSSPI:
+		length = 0
+	case AuthMD5:
+		length = 4 // the salt
+	}
+	if len(data) != length {
+		return 0, nil, fmt.Errorf("%w: authentication message of code %d with %d bytes behind it", ErrMalformed, code, len(data))
+	}
+	return code, data, nil
 }
 
 // Names of SASL mechanisms that PostgreSQL knows.

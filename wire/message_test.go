@@ -23,6 +23,10 @@ func TestAuthentication(t *testing.T) {
 		{"code not known", Message{'R', []byte("\xff\xff\xff\xffx")}, 1<<32 - 1, "x", nil},
 		{"empty", Message{'R', nil}, 0, "", ErrMalformed},
 		{"three bytes", Message{'R', []byte("\x00\x00\x00")}, 0, "", ErrMalformed},
+		{"ok and more", Message{'R', []byte("\x00\x00\x00\x00R\x00\x00\x00\x08")}, 0, "", ErrMalformed},
+		{"password and more", Message{'R', []byte("\x00\x00\x00\x03x")}, 0, "", ErrMalformed},
+		{"md5 without its salt", Message{'R', []byte("\x00\x00\x00\x05")}, 0, "", ErrMalformed},
+		{"md5 and more than its salt", Message{'R', []byte("\x00\x00\x00\x05salty")}, 0, "", ErrMalformed},
 		{"another message", Message{'Z', []byte("\x00\x00\x00\x00")}, 0, "", ErrMalformed},
 	} {
 		code, rest, err := test.give.Authentication()

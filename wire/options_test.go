@@ -33,6 +33,10 @@ func TestTakeSetting(t *testing.T) {
 		{`-c application_name=\-c\ pgreplicaproxy.min_lsn=0/1`, `-c application_name=\-c\ pgreplicaproxy.min_lsn=0/1`, "", false},
 		{"pgreplicaproxy.min_lsn=0/1", "pgreplicaproxy.min_lsn=0/1", "", false},
 		{"-c", "-c", "", false},
+		{"-c=", "-c=", "", false}, // PgBouncer CVE-2026-107349: a name that is empty
+		{"-c =", "-c =", "", false},
+		{"-c =0/1 -c= --=0/1 -- -", "-c =0/1 -c= --=0/1 -- -", "", false},
+		{"-c= -c pgreplicaproxy.min_lsn=0/1 --=", "-c= --=", "0/1", true},
 		{`-c pgreplicaproxy.min_lsn=0/1\`, "", `0/1\`, true},
 	} {
 		before := wire.Startup{Params: []wire.Param{{Name: "user", Value: "u"}, {Name: "options", Value: test.options}, {Name: "x", Value: "y"}}}
@@ -54,6 +58,7 @@ func TestTakeSetting(t *testing.T) {
 func FuzzTakeSetting(f *testing.F) {
 	f.Add("-c a=b -c pgreplicaproxy.min_lsn=0/1")
 	f.Add(`--pgreplicaproxy.min-lsn=\ `)
+	f.Add("-c= --= -c =")
 	f.Fuzz(func(t *testing.T, options string) {
 		s := wire.Startup{Params: []wire.Param{{Name: "options", Value: options}}}
 		rest, _, found := s.TakeSetting(setting)

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/replicon/pgreplicaproxy/internal/admin"
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/internal/metrics"
 	"github.com/replicon/pgreplicaproxy/internal/proxy"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
@@ -58,6 +59,7 @@ func (s *service) serveAdmin(ctx context.Context, p *plan) {
 		message = ""
 	}
 	s.serveOn(message, socket, func(ln net.Listener) error {
+		ln = admission.Aside().Listen(ln)
 		if p.adminTLS != nil {
 			ln = tls.NewListener(ln, p.adminTLS)
 		}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	goversion "go/version"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -36,6 +38,22 @@ func TestSecurityNamesTests(t *testing.T) {
 		if !exists[name] {
 			t.Errorf("%s does not exist", name)
 		}
+	}
+}
+
+// TestToolchain wants a Go that has the fixes SECURITY.md counts on: up to 1.26.6, of crypto/tls.
+func TestToolchain(t *testing.T) {
+	const least = "go1.26.6"
+	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile(`(?m)^toolchain (\S+)$`).FindSubmatch(module)
+	if asked == nil || goversion.Compare(string(asked[1]), least) < 0 {
+		t.Errorf("go.mod asks for %q, want %s or newer", asked, least)
+	}
+	if got := runtime.Version(); goversion.IsValid(got) && goversion.Compare(got, least) < 0 {
+		t.Errorf("built with %s, want %s or newer", got, least)
 	}
 }
 

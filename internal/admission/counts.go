@@ -78,24 +78,23 @@ const tracked = 1 << 15
 
 type bucket = rate.Limiter
 
-func newBucket(perSecond, burst int) *bucket { return rate.NewLimiter(rate.Limit(perSecond), burst) }
-
-// buckets are token buckets for many prefixes. One that is forgotten was full, or belongs to the oldest of very many.
-type buckets struct {
-	perSecond, burst int
-	by               *lru[netip.Prefix, *bucket]
+// buckets are token buckets for many keys, such as prefixes. One that is forgotten was full, or belongs to the oldest of very many.
+type buckets[K comparable] struct {
+	perSecond rate.Limit
+	burst     int
+	by        *lru[K, *bucket]
 }
 
-func newBuckets(perSecond, burst int) buckets {
-	return buckets{perSecond, burst, newLRU[netip.Prefix, *bucket](tracked)}
+func newBuckets[K comparable](perSecond rate.Limit, burst int) buckets[K] {
+	return buckets[K]{perSecond, burst, newLRU[K, *bucket](tracked)}
 }
 
 // take takes a token and returns how long to wait for it, or false when that is longer than patience.
-func (b *buckets) take(p netip.Prefix, now time.Time, patience time.Duration) (time.Duration, bool) {
-	one, ok := b.by.get(p)
+func (b *buckets[K]) take(key K, now time.Time, patience time.Duration) (time.Duration, bool) {
+	one, ok := b.by.get(key)
 	if !ok {
-		one = newBucket(b.perSecond, b.burst)
-		b.by.put(p, one)
+		one = rate.NewLimiter(b.perSecond, b.burst)
+		b.by.put(key, one)
 	}
 	r := one.ReserveN(now, 1)
 	delay := r.DelayFrom(now)
@@ -121,9 +120,6 @@ func (g *Gate) MayBroadcast(addr netip.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.clock.now()
-	if !g.broadcast.AllowN(now, 1) {
-		return false
-	}
 	_, ok := g.broadcasts.take(g.limits.prefix(addr), now, 0)
-	return ok
+	return ok && g.broadcast.AllowN(now, 1) // in this order: one prefix cannot use up what is there for all
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Bounds that no operator needs to choose.
@@ -35,9 +37,10 @@ type Gate struct {
 	database counts[string]
 	servers  counts[string]
 
-	arrivals   buckets // per prefix
-	broadcasts buckets // per prefix
+	arrivals   buckets[netip.Prefix]
+	broadcasts buckets[netip.Prefix]
 	broadcast  *bucket // of all
+	lines      lines   // of the log
 
 	throttle throttle
 	turns    chan struct{} // one for each handshake that may compute
@@ -69,8 +72,9 @@ func New(limits Limits) *Gate { return newGate(limits, clock{time.Now, wait}) }
 func newGate(limits Limits, c clock) *Gate {
 	g := &Gate{
 		clock:      c,
-		broadcasts: newBuckets(broadcastsPerPrefix, broadcastsPerPrefixBurst),
-		broadcast:  newBucket(broadcastsInAll, broadcastsInAllBurst),
+		broadcasts: newBuckets[netip.Prefix](broadcastsPerPrefix, broadcastsPerPrefixBurst),
+		broadcast:  rate.NewLimiter(broadcastsInAll, broadcastsInAllBurst),
+		lines:      newLines(),
 	}
 	g.throttle.clock = c
 	g.throttle.pairs = newLRU[pair, *record](tracked)
@@ -82,8 +86,8 @@ func newGate(limits Limits, c clock) *Gate {
 func (g *Gate) SetLimits(limits Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.arrivals.perSecond != limits.HandshakesPerSecond {
-		g.arrivals = newBuckets(limits.HandshakesPerSecond, 2*limits.HandshakesPerSecond)
+	if perSecond := rate.Limit(limits.HandshakesPerSecond); g.arrivals.perSecond != perSecond {
+		g.arrivals = newBuckets[netip.Prefix](perSecond, 2*limits.HandshakesPerSecond)
 	}
 	if n := limits.handshakes(); n != cap(g.turns) {
 		g.turns = make(chan struct{}, n) // handshakes under way give their turn back to the old one

@@ -168,10 +168,11 @@ func TestMemoryIsBounded(t *testing.T) {
 		addr := netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}).String()
 		guess(t, g, f, addr, fmt.Sprint("user", i))
 		g.MayBroadcast(netip.MustParseAddr(addr))
+		g.MayLog("tls", netip.MustParseAddr(addr))
 	}
 	for what, n := range map[string]int{
 		"pairs": g.Stats().Pairs, "arrivals": len(g.arrivals.by.entries), "broadcasts": len(g.broadcasts.by.entries),
-		"order": g.throttle.pairs.order.Len(),
+		"order": g.throttle.pairs.order.Len(), "lines": len(g.lines.prefixes.by.entries),
 	} {
 		if n > tracked {
 			t.Errorf("%s: %d remembered, want %d at most", what, n, tracked)

@@ -212,3 +212,21 @@ func TestStatusWatch(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 }
+
+// Connections to the admin listener are bounded, so that nobody takes the descriptors there that clients need.
+func TestAdminConnectionsAreBounded(t *testing.T) {
+	p := serve(t, listenHCL+adminHCL+clusterHCL(sharedCluster(t, versions[0])))
+	p.addr = strings.TrimPrefix(p.admin(), "http://")
+	first := p.dialRaw(t)
+	const more = 255 // of one network
+	for range more {
+		p.dialRaw(t)
+	}
+	if got := p.dialRaw(t).rest(); len(got) > 0 {
+		t.Errorf("beyond the bound: the program sent %q", got)
+	}
+	first.say("GET /livez HTTP/1.0\r\nHost: localhost\r\n\r\n")
+	if got := string(first.rest()); !strings.HasPrefix(got, "HTTP/1.0 200 OK") {
+		t.Errorf("the first connection got %q", got)
+	}
+}

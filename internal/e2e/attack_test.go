@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/replicon/pgreplicaproxy/wire"
 )
 
 // welcoming is a server that lets everyone in and then listens.
@@ -131,6 +133,54 @@ func TestAttackMessagesBeforeStartup(t *testing.T) {
 		}
 	}
 	connect(t, p.dsn("app"))
+}
+
+// secondStartup is a startup packet that names somebody else. It is long enough to be refused as any other message as well,
+// whoever reads its first byte as a type: its length is then more than a login takes.
+func secondStartup(user string) string {
+	return startup(protocol3, "user", user, "database", "app", "application_name", strings.Repeat("x", 300))
+}
+
+// PgBouncer CVE-2026-107350: a startup packet in the middle of a login must not change who logs in. It is no answer to the
+// server's request, and the server hears nothing of it.
+func TestAttackSecondStartup(t *testing.T) {
+	heard := make(chan string, 10)
+	f := startFake(t, sharedCluster(t, versions[0]).Servers()[0], func(s *fakeSession) {
+		s.say(askForSCRAM)
+		if m := s.next(); m.Type != 0 {
+			heard <- "the first answer"
+			s.say(authRequest(11, "r=12345678xxxxxxxx,s=c2FsdA==,i=4096"))
+		}
+		if m := s.next(); m.Type != 0 {
+			heard <- fmt.Sprintf("%q", m)
+		}
+		heard <- "the end of " + s.startup.User()
+	})
+	p := serveFake(t, f)
+	first, again := message('p', "SCRAM-SHA-256\x00"+word(16)+"n,,n=,r=12345678"), secondStartup("postgres")
+	for name, test := range map[string]struct {
+		answers map[wire.AuthCode]string
+		types   string
+		heard   []string
+	}{
+		"instead of the first":  {map[wire.AuthCode]string{wire.AuthSASL: again}, "RE", nil},
+		"behind the first":      {map[wire.AuthCode]string{wire.AuthSASL: first + again}, "RRE", []string{"the first answer"}},
+		"instead of the second": {map[wire.AuthCode]string{wire.AuthSASL: first, wire.AuthSASLContinue: again}, "RRE", []string{"the first answer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sessions := f.sessions.Load()
+			messages := p.dialTLS(t).login(appUser, func(code wire.AuthCode, _ []byte) string { return test.answers[code] })
+			checkLogin(t, messages, test.types, "08P01")
+			for _, want := range append(test.heard, "the end of "+appUser) {
+				if got := <-heard; got != want {
+					t.Errorf("the server heard %s, want %s", got, want)
+				}
+			}
+			if n := f.sessions.Load() - sessions; n != 1 {
+				t.Errorf("%d sessions reached the server, want 1", n)
+			}
+		})
+	}
 }
 
 // CVE-2026-14681 (PostgreSQL): a request for encryption inside TLS ends the connection, without an answer.

@@ -137,12 +137,15 @@ const internal = "XX000"
 // there were one, would be tried.
 var loginMalice = map[string]malice{
 	// PgBouncer CVE-2026-6665 and others: lengths.
+	"2^31-1 iterations":    {asks(askForSCRAM, authRequest(11, "r=12345678xx,s=c2FsdA==,i=2147483647"), errorMessage("28P01", "no")), "RRe", ""},
 	"nonce of 1 MB":        {asks(askForSCRAM, authRequest(11, "r="+strings.Repeat("x", 1<<20))), "RE", internal},
 	"request of 1 GB":      {asks(askForSCRAM, header('R', 1<<30)+word(11)), "RE", internal},
 	"first of 4 GB":        {says(header('R', 1<<32-1) + word(10)), "E", "57P03"},
 	"first of length 0":    {says(header('R', 0) + word(10)), "E", "57P03"},
 	"first of length 3":    {says(header('R', 3) + word(10)), "E", "57P03"},
 	"request without code": {says(message('R', "abc")), "E", internal},
+	"request and more":     {says(authRequest(3, authOK)), "E", internal},
+	"Ok and more":          {asks(askForSCRAM, authRequest(0, authOK)), "RE", internal},
 	"error of 1 MB":        {says(errorMessage("28000", strings.Repeat("x", 1<<20))), "E", "57P03"},
 
 	// CVE-2026-6666: errors that are not quite; they are for the client to make sense of.

@@ -191,6 +191,7 @@ func TestPassthroughMaliciousClients(t *testing.T) {
 	}
 	const good = "n,,n=,r=" + clientNonce
 	raw := func(s string) func(string, string) string { return func(string, string) string { return s } }
+	again := secondStartup("postgres")
 	replaced := func(s string) func(string) string { return func(string) string { return s } }
 	decoded := func(change func([]byte) []byte) func(string) string {
 		return func(binding string) string {
@@ -233,6 +234,8 @@ func TestPassthroughMaliciousClients(t *testing.T) {
 		"empty":                          {scramClient{first: raw(message('p', ""))}, "RE", "08P01"},
 		"query in place of the first":    {scramClient{first: raw(message('Q', "SELECT 1\x00"))}, "RE", "08P01"},
 		"goodbye":                        {scramClient{first: raw(message('X', ""))}, "RE", "08P01"},
+		"startup again, not the first":   {scramClient{first: raw(again)}, "RE", "08P01"}, // PgBouncer CVE-2026-107350
+		"startup again, not the last":    {scramClient{mechanism: plain, header: "n,,", final: func(string) string { return again }}, "RRE", "08P01"},
 		"password in place of the first": {scramClient{first: raw(message('p', appPassword+"\x00"))}, "RE", "08P01"},
 		"query in place of the last":     {scramClient{mechanism: plain, header: "n,,", final: func(string) string { return message('Q', "SELECT 1\x00") }}, "RRE", "08P01"},
 		"last of 1 GB":                   {scramClient{mechanism: plain, header: "n,,", final: func(string) string { return header('p', 1<<30) }}, "RRE", "08P01"},

@@ -96,7 +96,11 @@ func (s *Server) cancelHere(ctx context.Context, client *tlsfront.Client) bool {
 	defer done()
 	if _, err := passCancel(ctx, target, client.Opening.Cancel, originOf(client)); err != nil {
 		s.metrics.Cancelled("failed")
-		log.Warn("cancel request failed", "backend", target.Name, "err", err)
+		level := slog.LevelWarn
+		if !s.gate.MayLog("cancel", client.IP()) {
+			level = slog.LevelDebug
+		}
+		log.Log(ctx, level, "cancel request failed", "backend", target.Name, "err", err)
 		return true
 	}
 	s.metrics.Cancelled("passed")

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/replicon/pgreplicaproxy/backends"
@@ -65,4 +67,16 @@ func (s *standings) succeeded(name string) {
 func ours(err error) bool {
 	var dial *backends.DialError
 	return errors.As(err, &dial) && dial.Local()
+}
+
+// fairTime is how long a server must have had to answer before its silence is held against it. A client may come with next to
+// nothing left of the time for its login: strangers could have healthy servers passed over.
+const fairTime = 500 * time.Millisecond
+
+// errHurried is an attempt that had no fairTime.
+var errHurried = errors.New("no time was left for the server to answer")
+
+// hurried reports whether err is that a server has not answered in the time given, which was no fairTime.
+func hurried(err error, given time.Duration) bool {
+	return given < fairTime && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded))
 }

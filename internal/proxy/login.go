@@ -114,7 +114,9 @@ func (s *session) round(ctx context.Context, enter loginFunc) (serverLeg, wire.M
 		if reasonOf(err) == ReasonLimit {
 			continue
 		}
-		s.cluster.monitor.Suspect(name)
+		if !errors.Is(err, errHurried) {
+			s.cluster.monitor.Suspect(name)
+		}
 		if ctx.Err() != nil || time.Now().After(s.client.Deadline) {
 			break
 		}
@@ -164,7 +166,11 @@ func (s *session) attempt(ctx context.Context, name string, left int) (serverLeg
 		return serverLeg{}, wire.Message{}, fmt.Errorf("wait for a dial to %s: %w", name, err)
 	}
 	defer done()
+	given := time.Until(deadline)
 	leg, first, err := s.greet(dialCtx, st.Target, deadline)
+	if hurried(err, given) {
+		return leg, first, errors.Join(errHurried, err)
+	}
 	if ctx.Err() == nil {
 		s.rate(st.Target, err != nil || turnedAway(first), err)
 	}

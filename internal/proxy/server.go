@@ -32,7 +32,8 @@ type Config struct {
 	Leaves func() [][32]byte
 	// Logger gets one line for each session at its end, and one for each change of a server; nil is silent.
 	Logger *slog.Logger
-	// Gate is the listeners', asked before a stranger's CancelRequest goes to servers; nil lets every one through.
+	// Gate is the listeners', asked before a stranger's CancelRequest goes to servers, and before the log gets a line about who
+	// was refused; nil lets every one through.
 	Gate *admission.Gate `json:"-"`
 	// Metrics counts what happens; nil counts nothing.
 	Metrics *metrics.Metrics `json:"-"`
@@ -112,10 +113,12 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Run watches the servers of every cluster, and ends sessions whose server may no longer serve them, until ctx ends.
+// Run watches the servers of every cluster, ends sessions whose server may no longer serve them, and tells which refusals the log
+// leaves out, until ctx ends.
 func (s *Server) Run(ctx context.Context) {
 	var upkeeps sync.WaitGroup
 	defer upkeeps.Wait()
+	upkeeps.Go(func() { s.tellUnlogged(ctx) })
 	for _, c := range s.settings.Load().clusters {
 		upkeeps.Go(func() { s.keepUp(ctx, c.upkeep) })
 	}

@@ -206,14 +206,14 @@ func (s *session) fail(err error) {
 	var passed *serverError
 	switch {
 	case errors.As(err, &passed): // the client has the server's own message already
-		s.log(slog.LevelInfo, "session refused by server", "sqlstate", passed.sqlState)
+		s.log(s.levelOf(err, slog.LevelInfo), "session refused by server", "sqlstate", passed.sqlState)
 	case errors.Is(err, errClientGone):
 		s.log(slog.LevelDebug, "client gone during login", "err", err)
 	default:
 		if !time.Now().Before(s.client.Deadline) {
 			err = errors.Join(s.expired, err)
 		}
-		s.log(slog.LevelWarn, "session refused", "err", err)
+		s.log(s.levelOf(err, slog.LevelWarn), "session refused", "reason", reasonOf(err), "err", err)
 		if message, encodeErr := forClient(err).AppendBinary(nil); encodeErr == nil {
 			_ = s.client.Conn.SetDeadline(time.Now().Add(time.Second))
 			_, _ = s.client.Conn.Write(message)
@@ -223,6 +223,15 @@ func (s *session) fail(err error) {
 	s.server.metrics.Refused(s.decision.Cluster, string(reasonOf(err)))
 	s.leave()
 	_ = s.client.Conn.Close()
+}
+
+// levelOf is the level of the line about a login that ended with err: the usual one, or Debug beyond what strangers may fill the
+// log with.
+func (s *session) levelOf(err error, usual slog.Level) slog.Level {
+	if s.server.gate.MayLog(string(reasonOf(err)), s.client.IP()) {
+		return usual
+	}
+	return slog.LevelDebug
 }
 
 // linger lets a client that was refused read why: bytes of it that nobody has read would make the kernel reset the connection

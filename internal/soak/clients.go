@@ -158,10 +158,9 @@ type crowd struct {
 	turns  chan struct{} // of logins
 	work   sync.WaitGroup
 
-	mu      sync.Mutex
-	errs    []error
-	moves   int
-	latency []time.Duration // of logins
+	mu    sync.Mutex
+	errs  []error
+	moves int
 }
 
 func (c *crowd) failed(err error) {
@@ -270,10 +269,13 @@ func (c *crowd) busy(ctx context.Context, n int, database string, pause time.Dur
 	}
 }
 
-// logins has n clients log in and out again as fast as they can, for some time.
-func (c *crowd) logins(ctx context.Context, n int, database string) {
+// logins has n clients log in and out again as fast as they can until ctx ends, and returns how long each login took.
+func (c *crowd) logins(ctx context.Context, n int, database string) []time.Duration {
+	var mu sync.Mutex
+	var latency []time.Duration
+	var group sync.WaitGroup
 	for range n {
-		c.work.Go(func() {
+		group.Go(func() {
 			for ctx.Err() == nil {
 				began := time.Now()
 				one, err := c.dialer.login(context.WithoutCancel(ctx), database)
@@ -283,12 +285,14 @@ func (c *crowd) logins(ctx context.Context, n int, database string) {
 				}
 				took := time.Since(began)
 				one.close()
-				c.mu.Lock()
-				c.latency = append(c.latency, took)
-				c.mu.Unlock()
+				mu.Lock()
+				latency = append(latency, took)
+				mu.Unlock()
 			}
 		})
 	}
+	group.Wait()
+	return latency
 }
 
 // slow has n clients that send their startup packet byte by byte, and are clients all the same.

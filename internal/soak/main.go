@@ -1,12 +1,13 @@
 //go:build linux
 
 // Command soak keeps the built program under load and under attack for a while, and fails if a well-behaved client notices, if
-// memory grows, or if anything is left at the end. `make soak` runs it.
+// memory grows, if strangers fill the log, or if anything is left at the end. `make soak` runs it.
 //
 // Thousands of TLS sessions stand idle, others work, all on one machine: a fake server plays them, because PostgreSQL would be
 // too heavy. What the program's monitors ask is passed on to two real servers behind the fake ones, a primary and its standby,
-// and a few sessions are with the real ones. Now and then the fakes change places, so that the program sees the roles change.
-// Meanwhile clients log in as fast as the machine lets them, some dawdle, and hundreds of hostile ones do what they can.
+// and a few sessions are with the real ones. Clients log in all the time as fast as the machine lets them, and some dawdle: first
+// so, then while hundreds of hostile ones do what they can, and at last while the fakes also change places now and then, so that
+// the program sees the roles change.
 //
 // The report is on standard output: memory for each idle session, logins per second, and the 99th percentile of a login, with the
 // attack and without. Absolute numbers hold for this machine only, which the clients and the servers use too.
@@ -31,7 +32,7 @@ func main() {
 	defer cancel()
 	s := settings{}
 	minutes := flag.Float64("minutes", 10, "how long the load stays")
-	flag.IntVar(&s.idle, "idle", 8000, "sessions that stand idle")
+	flag.IntVar(&s.idle, "idle", 8000, "sessions that stand idle, fewer where the limit of descriptors has no room for them")
 	flag.IntVar(&s.active, "active", 2000, "sessions that work")
 	flag.IntVar(&s.hostile, "hostile", 500, "hostile connections at a time")
 	flag.StringVar(&s.binary, "binary", "bin/pgreplicaproxy", "the program")
@@ -52,17 +53,20 @@ type settings struct {
 	binary                string
 }
 
-// descriptors checks that the system lets this process and the program have as many as the sessions need: two for each.
-func (s settings) descriptors() error {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return err
+// fit takes away as many idle sessions as the limit of descriptors has no room for, and returns it. A session takes two in the
+// program, and two here, where its client and its server are.
+func (s *settings) fit() (limit int, err error) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0, err
 	}
-	const others = 1000
-	if need := uint64(2*(s.idle+s.active) + s.hostile + others); need > limit.Max {
-		return fmt.Errorf("%d descriptors are needed, and the limit is %d: raise it (ulimit -n), or ask for fewer sessions", need, limit.Max)
+	const others = 800 // logins on their way, monitors, files, and what is just being closed
+	limit = int(min(r.Max, 1<<30))
+	s.idle = min(s.idle, (limit-s.hostile-others)/2-s.active)
+	if s.idle <= 0 {
+		return limit, fmt.Errorf("%d descriptors are too few: raise the limit (ulimit -n), or ask for fewer sessions", limit)
 	}
-	return nil
+	return limit, nil
 }
 
 var errInterrupted = errors.New("interrupted")

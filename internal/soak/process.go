@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +27,7 @@ const patience = 60 * time.Second
 type program struct {
 	cmd     *exec.Cmd
 	address string
+	state   string // directory
 	log     *os.File
 	exited  chan struct{}
 	err     error
@@ -36,9 +39,9 @@ func startProgram(ctx context.Context, binary, dir, config string) (*program, er
 	if err != nil {
 		return nil, err
 	}
-	p := &program{address: net.JoinHostPort("127.0.0.1", port), exited: make(chan struct{})}
+	p := &program{address: net.JoinHostPort("127.0.0.1", port), state: filepath.Join(dir, "state"), exited: make(chan struct{})}
 	file := filepath.Join(dir, "pgreplicaproxy.hcl")
-	config = fmt.Sprintf("state_dir = %q\nlisten { address = %q }\nlog { level = \"info\" }\n", filepath.Join(dir, "state"), p.address) + config
+	config = fmt.Sprintf("state_dir = %q\nlisten { address = %q }\nlog { level = \"info\" }\n", p.state, p.address) + config
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -80,18 +83,20 @@ func (p *program) wait(ctx context.Context, condition func() bool) error {
 	return nil
 }
 
-// explain adds to an error what the program logged last.
+// explain adds to an error what the program logged last, but for those whom it refused.
 func (p *program) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	const most = 4 << 10
-	if info, statErr := p.log.Stat(); statErr == nil {
-		tail := make([]byte, min(info.Size(), most))
-		_, _ = p.log.ReadAt(tail, info.Size()-int64(len(tail)))
-		return fmt.Errorf("%w; the log of the program ends:\n%s", err, tail)
+	text, readErr := os.ReadFile(p.log.Name())
+	if readErr != nil {
+		return err
 	}
-	return err
+	lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool {
+		return strings.Contains(line, `"msg":"connection refused"`)
+	})
+	const most = 30
+	return fmt.Errorf("%w; the log of the program ends:\n%s", err, strings.Join(lines[max(0, len(lines)-most):], "\n"))
 }
 
 // stop ends the program as an operator would. It must end well.
@@ -109,6 +114,30 @@ func (p *program) stop() error {
 		return p.explain(fmt.Errorf("the program ended with %w", p.err))
 	}
 	return nil
+}
+
+// metrics are the lines of the program's metrics that begin so, empty if it does not tell.
+func (p *program) metrics(ctx context.Context, prefix string) string {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(p.state, "admin.sock"))
+	}}}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/metrics", nil)
+	if err != nil {
+		return ""
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = response.Body.Close() }()
+	var found strings.Builder
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), prefix) {
+			fmt.Fprintln(&found, lines.Text())
+		}
+	}
+	return found.String()
 }
 
 // memory is the resident memory of the program in bytes.

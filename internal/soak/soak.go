@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,12 +41,13 @@ type rig struct {
 
 // soak does all of it and returns the report. What it measured is in it even if something failed.
 func soak(ctx context.Context, s settings) (string, error) {
-	if err := s.descriptors(); err != nil {
+	limit, err := s.fit()
+	if err != nil {
 		return "", err
 	}
 	r := &rig{settings: s}
-	err := r.start(ctx)
-	if err == nil {
+	r.note("of the %d descriptors that a process may have: %d idle sessions, %d that work, %d hostile connections", limit, s.idle, s.active, s.hostile)
+	if err = r.start(ctx); err == nil {
 		err = r.program.explain(r.run(ctx))
 	}
 	err = errors.Join(err, r.stop())
@@ -113,10 +115,11 @@ func (r *rig) real(i int) string {
 	return net.JoinHostPort(s.Host, fmt.Sprint(s.Port))
 }
 
-// config has a cluster whose servers change their roles, one whose server does not, and the real one.
+// config has a cluster whose servers change their roles, one whose server does not, and the real one. The monitors are patient:
+// whatever else the machine does keeps the servers from answering too, and a server that is silent loses its sessions.
 func (r *rig) config() string {
 	cluster := func(name string, addresses ...string) string {
-		text := fmt.Sprintf("cluster %q {\n  allow_authentication = [\"scram-sha-256\", \"trust\"]\n  max_waiting = 5000\n  monitor { password = %q }\n", name, monitorPassword)
+		text := fmt.Sprintf("cluster %q {\n  allow_authentication = [\"scram-sha-256\", \"trust\"]\n  max_waiting = 5000\n  monitor {\n    password = %q\n    timeout  = \"20s\"\n  }\n", name, monitorPassword)
 		for i, address := range addresses {
 			text += fmt.Sprintf("  backend \"db%d\" { address = %q }\n", i+1, address)
 		}
@@ -143,9 +146,9 @@ route { cluster = "main" }
 // note writes a line of the report.
 func (r *rig) note(format string, args ...any) { fmt.Fprintf(&r.report, format+"\n", args...) }
 
-// run loads the program and looks at what becomes of it.
+// run loads the program and looks at what becomes of it: a fifth of the time without attack, a fifth under attack, the rest
+// under attack while roles change.
 func (r *rig) run(ctx context.Context) error {
-	crowd := newCrowd(r.dialer)
 	before, err := r.settled(ctx)
 	if err != nil {
 		return err
@@ -154,45 +157,68 @@ func (r *rig) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	clients := crowd.idle(ctx, r.settings.idle)
+	crowd := newCrowd(r.dialer)
+	clients, err := r.stand(ctx, crowd, before)
 	defer func() {
 		for _, c := range clients {
-			_ = c.conn.Close()
+			c.close()
 		}
 	}()
-	after, err := r.settled(ctx)
 	if err != nil {
 		return err
 	}
-	r.note("idle sessions: %d, %.1f KiB each", len(clients), float64(after-before)/1024/float64(max(1, len(clients))))
-
-	quiet := r.load / 5
-	r.measureLogins(ctx, "without attack", quiet)
-	load, end := context.WithTimeout(ctx, r.load-quiet)
+	load, end := context.WithTimeout(ctx, r.load)
 	defer end()
+	memory := r.watch(load)
 	crowd.busy(load, r.active/2, "app", time.Second)
 	crowd.busy(load, r.active-r.active/2, "app_replica", time.Second)
 	crowd.slow(load, max(1, r.active/100), "app_replica", 50*time.Millisecond)
 	r.realSessions(load, crowd, 5)
+	if err := r.program.wait(load, func() bool { return r.played() >= int64(len(clients)+r.active) }); err != nil {
+		return errors.Join(fmt.Errorf("%d sessions are there: %w", r.played(), err), crowd.err())
+	}
+
+	r.measureLogins(load, crowd, "without attack", r.load/5)
 	var attacks atomic.Int64
 	var siege sync.WaitGroup
 	siege.Go(func() { r.dialer.besiege(load, r.hostile, &attacks) })
-	r.measureLogins(load, fmt.Sprintf("under attack by %d hostile connections, %d sessions working", r.hostile, r.active), quiet)
-	memoryErr := r.watch(load)
+	r.measureLogins(load, crowd, "under attack", r.load/5)
+	changes := r.changeRoles(load)
+	r.measureLogins(load, crowd, "under attack, while roles change", r.load)
 	siege.Wait()
 	crowd.work.Wait()
-	r.note("hostile connections: %d", attacks.Load())
-	r.note("clients that were moved by a change of roles: %d", crowd.moves)
+	r.note("hostile connections: %d; changes of roles: %d; clients that these moved: %d", attacks.Load(), <-changes, crowd.moves)
+	memoryErr := <-memory
+	lost := 0
 	for _, c := range clients { // the idle ones are all still there
 		if err := c.work(); err != nil {
-			crowd.failed(fmt.Errorf("idle client: %w", err))
-			break
+			lost++
+			crowd.failed(fmt.Errorf("idle client: %w", errors.Join(err, c.untilReady()))) // what it was told before, if anything
 		}
+	}
+	if lost > 0 {
+		r.note("idle sessions that were lost: %d; how sessions ended:\n%s", lost, r.program.metrics(ctx, "pgreplicaproxy_sessions_closed_total"))
 	}
 	for _, c := range clients {
 		c.close()
 	}
-	return errors.Join(crowd.err(), memoryErr, r.nothingLeft(ctx, descriptors))
+	return errors.Join(crowd.err(), memoryErr, r.logLines(), r.nothingLeft(ctx, descriptors))
+}
+
+// played is how many sessions the fake servers have.
+func (r *rig) played() int64 {
+	return r.one.sessions.Load() + r.other.sessions.Load() + r.idle.sessions.Load()
+}
+
+// stand logs the idle clients in, and notes what they cost beyond the program's memory before.
+func (r *rig) stand(ctx context.Context, crowd *crowd, before int64) ([]*client, error) {
+	began := time.Now()
+	clients := crowd.idle(ctx, r.settings.idle)
+	took := time.Since(began)
+	after, err := r.settled(ctx)
+	n := float64(max(1, len(clients)))
+	r.note("idle sessions: %d, %.1f KiB each, logged in at %.0f/s", len(clients), float64(after-before)/1024/n, n/took.Seconds())
+	return clients, err
 }
 
 // settled returns the program's memory once it has not changed much for a while.
@@ -217,18 +243,14 @@ func (r *rig) settled(ctx context.Context) (int64, error) {
 }
 
 // measureLogins notes how fast clients can log in for some time.
-func (r *rig) measureLogins(ctx context.Context, how string, length time.Duration) {
+func (r *rig) measureLogins(ctx context.Context, crowd *crowd, how string, length time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	const loops = 8
-	crowd := newCrowd(r.dialer)
-	crowd.logins(ctx, loops, "idle")
-	crowd.work.Wait()
-	r.note("logins %s: %.0f/s, median %v, p99 %v", how, float64(len(crowd.latency))/length.Seconds(),
-		round(percentile(0.5, crowd.latency)), round(percentile(0.99, crowd.latency)))
-	if err := crowd.err(); err != nil {
-		r.note("  failed: %v", err)
-	}
+	began := time.Now()
+	latency := crowd.logins(ctx, loops, "idle")
+	r.note("logins %s: %.0f/s, median %v, p99 %v", how, float64(len(latency))/time.Since(began).Seconds(),
+		round(percentile(0.5, latency)), round(percentile(0.99, latency)))
 }
 
 func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
@@ -255,41 +277,69 @@ func (r *rig) realSessions(ctx context.Context, c *crowd, n int) {
 	}
 }
 
-// watch changes the roles now and then until ctx ends, and fails if the program's memory has grown after it was warm: more in
-// the last third than in the second, beyond what garbage explains.
-func (r *rig) watch(ctx context.Context) error {
-	const samples = 60
+// changeRoles has the servers change places four times until ctx ends, and then tells how often they did.
+func (r *rig) changeRoles(ctx context.Context) <-chan int {
+	const times = 4
 	deadline, _ := ctx.Deadline()
-	interval := time.Until(deadline) / samples
-	var memory []int64
-	roles := 0
-	for i := 0; ; i++ {
-		select {
-		case <-ctx.Done():
-			if len(memory) < samples/2 {
-				return nil // interrupted
+	interval := time.Until(deadline) / (times + 1)
+	done := make(chan int, 1)
+	go func() {
+		n := 0
+		defer func() { done <- n }()
+		for n < times {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(interval):
 			}
-			third := len(memory) / 3
-			warm, late := highest(memory[third:2*third]), highest(memory[2*third:])
-			r.note("memory: %d MiB when warm, %d MiB at the end; the roles changed %d times", warm>>20, late>>20, roles)
-			if late > warm+warm/5+(16<<20) {
-				return fmt.Errorf("memory grew from %d MiB to %d MiB", warm>>20, late>>20)
+			n++
+			r.one.become(r.real(n % 2))
+			r.other.become(r.real((n + 1) % 2))
+		}
+	}()
+	return done
+}
+
+// watch looks at the program's memory until ctx ends, and then returns an error if it has grown after it was warm: more in the
+// last third than in the second, beyond what garbage explains.
+func (r *rig) watch(ctx context.Context) <-chan error {
+	const samples = 60
+	interval := r.load / samples
+	done := make(chan error, 1)
+	go func() {
+		var memory []int64
+		most := 0
+		for {
+			select {
+			case <-ctx.Done():
+				done <- r.judge(memory, most)
+				return
+			case <-time.After(interval):
 			}
-			return nil
-		case <-time.After(interval):
+			now, err := r.program.memory()
+			open, openErr := r.program.descriptors()
+			if err = errors.Join(err, openErr); err != nil {
+				done <- err
+				return
+			}
+			memory, most = append(memory, now), max(most, open)
 		}
-		now, err := r.program.memory()
-		if err != nil {
-			return err
-		}
-		memory = append(memory, now)
-		if i%(samples/4) == samples/8 {
-			roles++
-			primary, standby := r.real(roles%2), r.real((roles+1)%2)
-			r.one.become(primary)
-			r.other.become(standby)
-		}
+	}()
+	return done
+}
+
+// judge notes what was watched, and says whether memory has grown.
+func (r *rig) judge(memory []int64, descriptors int) error {
+	third := len(memory) / 3
+	if third == 0 {
+		return nil // interrupted
 	}
+	warm, late := highest(memory[third:2*third]), highest(memory[2*third:])
+	r.note("memory: %d MiB when warm, %d MiB at the end; descriptors: %d at most", warm>>20, late>>20, descriptors)
+	if late > warm+warm/5+(16<<20) {
+		return fmt.Errorf("memory grew from %d MiB to %d MiB", warm>>20, late>>20)
+	}
+	return nil
 }
 
 func highest(list []int64) int64 {
@@ -306,11 +356,27 @@ func (r *rig) nothingLeft(ctx context.Context, descriptors int) error {
 	open := 0
 	err := r.program.wait(ctx, func() bool {
 		open, _ = r.program.descriptors()
-		return open <= descriptors+slack && r.one.sessions.Load()+r.other.sessions.Load()+r.idle.sessions.Load() == 0
+		return open <= descriptors+slack && r.played() == 0
 	})
 	if err != nil {
 		return fmt.Errorf("%d descriptors are open, %d were at the start: %w", open, descriptors, err)
 	}
 	r.note("nothing was left")
+	return nil
+}
+
+// logLines notes what the program has logged, and fails if it was too much about those who were refused: each kind has its bound.
+func (r *rig) logLines() error {
+	text, err := os.ReadFile(r.program.log.Name())
+	if err != nil {
+		return err
+	}
+	lines := bytes.Count(text, []byte("\n"))
+	refused := bytes.Count(text, []byte(`"msg":"connection refused"`)) + bytes.Count(text, []byte(`"msg":"session refused"`))
+	r.note("log: %d lines, %d KiB; %d lines about who was refused", lines, len(text)>>10, refused)
+	const kinds = 8
+	if most := kinds * (100 + int(r.load.Seconds())); refused > most {
+		return fmt.Errorf("%d lines of the log are about who was refused, want %d at most", refused, most)
+	}
 	return nil
 }
