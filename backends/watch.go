@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// breath is the least time between the beginnings of two probes, but for those that confirm the first: however often
-// clients complain of a server, and however often it ends the monitor's session, it is not asked more often.
+// breath is the least time between two probes that are brought forward: however often clients complain of a server, and however
+// often it ends the monitor's session, it is not asked more often.
 const breath = 100 * time.Millisecond
 
 // watcher asks one server. What stands below wake belongs to the goroutine in watch.
@@ -22,9 +22,11 @@ type watcher struct {
 
 	session *session // nil for none
 	// fresh is when the session began; stale wants another one whatever the time.
-	fresh  time.Time
-	stale  bool
-	record record
+	fresh time.Time
+	stale bool
+	// hurried is when the last probe began that was brought forward.
+	hurried time.Time
+	record  record
 }
 
 // watch asks the server over and over, and reports what it is found to be, until the context ends. It goes on with what
@@ -48,7 +50,7 @@ func (w *watcher) watch(ctx context.Context, report func(observation)) {
 		w.record.loginFall = loginFall * w.config.FreshLogin
 		w.record = w.record.fold(o, w.config.now())
 		report(w.record.observation)
-		w.rest(ctx, began)
+		w.rest(ctx)
 	}
 }
 
@@ -122,7 +124,7 @@ func (w *watcher) enterOnce(ctx context.Context) (*session, reading, error) {
 
 // rest waits until the next probe is due: because it is time, because somebody suspects the server, or because the session
 // ended, which is how a crash shows long before it is time.
-func (w *watcher) rest(ctx context.Context, began time.Time) {
+func (w *watcher) rest(ctx context.Context) {
 	pause := w.record.pause(w.config.Interval)
 	if pause == 0 {
 		return
@@ -147,8 +149,9 @@ func (w *watcher) rest(ctx context.Context, began time.Time) {
 	w.stale = true
 	select {
 	case <-ctx.Done():
-	case <-time.After(breath - w.config.now().Sub(began)):
+	case <-time.After(breath - w.config.now().Sub(w.hurried)):
 	}
+	w.hurried = w.config.now()
 }
 
 // listen keeps a read pending on the session until stop is called, which waits for its end. The channel is closed when

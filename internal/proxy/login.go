@@ -247,7 +247,7 @@ func (s *session) settle(server io.Reader) ([]byte, error) {
 		case ready:
 			return rest, s.setDeadline(time.Time{})
 		case err != nil:
-			return nil, fmt.Errorf("server closed the session before it was ready: %w", err)
+			return nil, fmt.Errorf("%w before the session was ready: %w", errServerLost, err)
 		}
 		buf = append([]byte(nil), rest...)
 	}
@@ -302,6 +302,6 @@ func (s *session) checkRole(m wire.Message) error {
 	if s.decision.Target.Serves(role, s.decision.Fallback) {
 		return nil
 	}
-	s.cluster.monitor.Suspect(s.target.Name)
+	s.suspect()
 	return errWrongRole(s.target.Name, s.decision)
 }

@@ -93,6 +93,7 @@ func (s *session) startRelay(ready pending) (err error) {
 		Client: relay.Leg{Conn: s.client.Conn, Pending: ready.fromClient},
 		Server: relay.Leg{Conn: s.leg, Pending: ready.fromServer},
 		Ended:  s.ended,
+		Lost:   s.suspect,
 	})
 	if err != nil {
 		return err
@@ -203,6 +204,9 @@ func (s *session) fail(err error) {
 		err = refuse(ReasonEnded, s.ending.Error)
 	}
 	s.mu.Unlock()
+	if errors.Is(err, errServerLost) {
+		s.suspect()
+	}
 	var passed *serverError
 	switch {
 	case errors.As(err, &passed): // the client has the server's own message already
@@ -233,6 +237,9 @@ func (s *session) linger() {
 		_, _ = io.CopyN(io.Discard, s.client.Conn, most)
 	}
 }
+
+// suspect has the session's server asked at once how it is.
+func (s *session) suspect() { s.cluster.monitor.Suspect(s.target.Name) }
 
 // ended is told by the relay how the session went.
 func (s *session) ended(r relay.Result) {
