@@ -9,7 +9,7 @@ import (
 )
 
 // The times of a monitor whose configuration does not say. With these, silence is found within Interval and three times
-// Timeout: 4 s.
+// Timeout and a little: 4 s.
 const (
 	DefaultInterval   = time.Second
 	DefaultTimeout    = time.Second
