@@ -101,7 +101,8 @@ func (r *faultRig) serve(setup faultSetup) {
 	if setup.everywhere {
 		listen = strings.TrimPrefix(address, "127.0.0.1")
 	}
-	r.p = serve(r.t, fmt.Sprintf("listen {\n  address = %q\n}\n", listen)+adminHCL+hcl+setup.hcl)
+	admin := strings.Replace(adminHCL, "127.0.0.1:0", fmt.Sprintf("127.0.0.1:%d", lowPort(r.t)), 1) // for commands
+	r.p = serve(r.t, fmt.Sprintf("listen {\n  address = %q\n}\n", listen)+admin+hcl+setup.hcl)
 	r.p.addr = address
 	r.before = r.p.holdings()
 	r.witness = startWitness(r.t, r.c, setup.ways)
