@@ -141,7 +141,10 @@ func (r *faultRig) restart(sig os.Signal) {
 	p.start(nil, binary, "serve")
 	p.waitLog("listening", nil)
 	p.addr = old.addr
-	r.p, r.load.p = p, p
+	r.p = p
+	if r.load != nil {
+		r.load.p = p
+	}
 }
 
 // reconfigure changes a text in the configuration and has it reloaded.
