@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 )
 
 // session is the monitor's session on a server.
@@ -92,6 +93,7 @@ func loginConfig(t Target, c Credentials, timeout time.Duration) (*pgconn.Config
 		"statement_timeout": strconv.FormatInt(max(1, timeout.Milliseconds()), 10),
 	}
 	config.MaxProtocolMessageBodyLen = 64 << 10
+	config.BuildContextWatcherHandler = func(pg *pgconn.PgConn) ctxwatch.Handler { return interrupter{pg.Conn()} }
 	// A server, or whoever answers in its place, may ask for a password in any form. Over a way that is not secure only
 	// SCRAM is answered: it gives nothing away that a guess could be tested against, unlike md5.
 	config.RequireAuth = "scram-sha-256,none"
@@ -100,6 +102,23 @@ func loginConfig(t Target, c Credentials, timeout time.Duration) (*pgconn.Config
 	}
 	return config, nil
 }
+
+// grace is how long an answer is looked for when the time for it is over. A process that was not awake meanwhile meets both at
+// once, the end of the time and the answer.
+const grace = 50 * time.Millisecond
+
+// interrupter ends what a session waits for when the context does: at once, but for the grace where it is the time that is over.
+type interrupter struct{ conn net.Conn }
+
+func (i interrupter) HandleCancel(ctx context.Context) {
+	at := time.Now()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		at = at.Add(grace)
+	}
+	_ = i.conn.SetDeadline(at)
+}
+
+func (i interrupter) HandleUnwatchAfterCancel() { _ = i.conn.SetDeadline(time.Time{}) }
 
 // plain strips what pgconn puts before the cause of a failed login: it names the address, which is not the true one here.
 func plain(err error) error {

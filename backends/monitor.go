@@ -9,7 +9,7 @@ import (
 )
 
 // The times of a monitor whose configuration does not say. With these, silence is found within Interval and three times
-// Timeout: 4 s.
+// Timeout and a little: 4 s.
 const (
 	DefaultInterval   = time.Second
 	DefaultTimeout    = time.Second
@@ -123,9 +123,9 @@ func (m *Monitor) Snapshot() *Snapshot { return m.snapshot.Load() }
 // Servers that Update brings later are unknown until they were asked, and nobody waits for them.
 func (m *Monitor) FirstRound() <-chan struct{} { return m.first }
 
-// Suspect tells that a client's session could not be started on a server, or found it in another role. The server
-// is asked at once, over a fresh login. It never blocks and costs nothing when it is called often; a name that is
-// not known is passed over.
+// Suspect tells that a client's session could not be started on a server, was lost with it, or found it in another role. The
+// server is asked at once, over a fresh login: one that is gone refuses that, long before the monitor's own session ends. It never
+// blocks and costs nothing when it is called often; a name that is not known is passed over.
 func (m *Monitor) Suspect(backend string) {
 	if w := m.currentRoster().watcher(backend); w != nil {
 		select {

@@ -31,6 +31,8 @@ type outcome struct {
 	login    *fault
 	// query is why an existing session gave no answer.
 	query *fault
+	// overslept is true if one of the two is silence that the proxy was not awake to hear the end of.
+	overslept bool
 }
 
 // record is the history of one server as far as it matters: what it is taken for, and what that stands on. Its methods

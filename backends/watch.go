@@ -7,9 +7,13 @@ import (
 	"time"
 )
 
-// breath is the least time between the beginnings of two probes, but for those that confirm the first: however often
-// clients complain of a server, and however often it ends the monitor's session, it is not asked more often.
+// breath is the least time between two probes that are brought forward: however often clients complain of a server, and however
+// often it ends the monitor's session, it is not asked more often.
 const breath = 100 * time.Millisecond
+
+// mostOverslept is how many probes in a row may come to nothing because the proxy itself was not awake when their time was over. A
+// server that is silent is found all the same, later, by a proxy that never is.
+const mostOverslept = 3
 
 // watcher asks one server. What stands below wake belongs to the goroutine in watch.
 type watcher struct {
@@ -22,9 +26,13 @@ type watcher struct {
 
 	session *session // nil for none
 	// fresh is when the session began; stale wants another one whatever the time.
-	fresh  time.Time
-	stale  bool
-	record record
+	fresh time.Time
+	stale bool
+	// hurried is when the last probe began that was brought forward.
+	hurried time.Time
+	// overslept counts the last probes as mostOverslept does.
+	overslept int
+	record    record
 }
 
 // watch asks the server over and over, and reports what it is found to be, until the context ends. It goes on with what
@@ -45,10 +53,15 @@ func (w *watcher) watch(ctx context.Context, report func(observation)) {
 		if w.config.OnProbe != nil {
 			w.config.OnProbe(w.record.target.Name, o.reading != nil, w.config.now().Sub(began))
 		}
+		if w.overslept++; !o.overslept {
+			w.overslept = 0
+		} else if w.overslept <= mostOverslept {
+			continue
+		}
 		w.record.loginFall = loginFall * w.config.FreshLogin
 		w.record = w.record.fold(o, w.config.now())
 		report(w.record.observation)
-		w.rest(ctx, began)
+		w.rest(ctx)
 	}
 }
 
@@ -57,6 +70,7 @@ func (w *watcher) watch(ctx context.Context, report func(observation)) {
 func (w *watcher) probe(ctx context.Context) outcome {
 	var o outcome
 	if w.due() <= 0 {
+		began := w.config.now()
 		fresh, answer, err := w.enter(ctx)
 		if err == nil {
 			w.leave()
@@ -65,6 +79,7 @@ func (w *watcher) probe(ctx context.Context) outcome {
 		}
 		w.stale = true
 		o.login = diagnose(err)
+		o.overslept = w.asleep(o.login, began)
 		if o.login.gone() { // a server that is shutting down waits for our session too
 			w.leave()
 		}
@@ -72,11 +87,13 @@ func (w *watcher) probe(ctx context.Context) outcome {
 			return o
 		}
 	}
+	began := w.config.now()
 	ctx, cancel := context.WithTimeout(ctx, w.config.Timeout)
 	defer cancel()
 	answer, err := w.session.ask(ctx)
 	if err != nil {
 		o.query = diagnose(err)
+		o.overslept = o.overslept || w.asleep(o.query, began)
 		if w.session.over() {
 			w.leave()
 		}
@@ -84,6 +101,13 @@ func (w *watcher) probe(ctx context.Context) outcome {
 	}
 	o.reading = &answer
 	return o
+}
+
+// asleep reports whether a part of a probe that got no answer in time may have failed for the proxy's own sake: that its time was
+// over was noticed so late that the proxy, stopped or starved, may have missed the answer too.
+func (w *watcher) asleep(f *fault, began time.Time) bool {
+	late := w.config.now().Sub(began) - w.config.Timeout - grace
+	return f.status == Silent && late > w.config.Timeout/4
 }
 
 // due returns the time until a login is due.
@@ -122,7 +146,7 @@ func (w *watcher) enterOnce(ctx context.Context) (*session, reading, error) {
 
 // rest waits until the next probe is due: because it is time, because somebody suspects the server, or because the session
 // ended, which is how a crash shows long before it is time.
-func (w *watcher) rest(ctx context.Context, began time.Time) {
+func (w *watcher) rest(ctx context.Context) {
 	pause := w.record.pause(w.config.Interval)
 	if pause == 0 {
 		return
@@ -147,8 +171,9 @@ func (w *watcher) rest(ctx context.Context, began time.Time) {
 	w.stale = true
 	select {
 	case <-ctx.Done():
-	case <-time.After(breath - w.config.now().Sub(began)):
+	case <-time.After(breath - w.config.now().Sub(w.hurried)):
 	}
+	w.hurried = w.config.now()
 }
 
 // listen keeps a read pending on the session until stop is called, which waits for its end. The channel is closed when

@@ -16,6 +16,7 @@ const (
 	InvalidParameterValue             = "22023"
 	TooManyConnections                = "53300"
 	AdminShutdown                     = "57P01"
+	CrashShutdown                     = "57P02"
 	CannotConnectNow                  = "57P03"
 	InternalError                     = "XX000"
 )

@@ -80,6 +80,9 @@ func (w *Walker) AtBoundary() bool { return w.got == 0 }
 // 'T' in a transaction, 'E' in a failed one; zero before the first.
 func (w *Walker) Status() byte { return w.status }
 
+// Last is the type of the message that the stream stands in, or behind; zero before the first.
+func (w *Walker) Last() byte { return w.header[0] }
+
 // Answers is, in the server's direction, the number of ReadyForQuery messages walked over.
 func (w *Walker) Answers() uint64 { return w.answers }
 

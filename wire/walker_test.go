@@ -112,19 +112,23 @@ func TestWalkerFollowsTheServer(t *testing.T) {
 		piece   string
 		status  byte
 		answers uint64
+		last    byte
 	}{
-		{"Z\x00\x00\x00\x05I", 'I', 1},
-		{"Z\x00\x00\x00\x05", 'I', 1}, // no answer until its status is there
-		{"T", 'T', 2},
-		{"D\x00\x00\x00\x0aZ\x00\x00\x00\x05I", 'T', 2}, // a row that looks like an answer
-		{"Z\x00\x00\x00\x05EZ\x00\x00\x00\x05I", 'I', 4},
-		{"Z\x00\x00\x00\x04", 'I', 4}, // what has no status, or more than one, is no answer
-		{"Z\x00\x00\x00\x06T", 'I', 4},
-		{"T", 'I', 4},
+		{"", 0, 0, 0},
+		{"Z\x00\x00\x00\x05I", 'I', 1, 'Z'},
+		{"E\x00\x00\x00\x05\x00", 'I', 1, 'E'},
+		{"Z\x00\x00\x00\x05", 'I', 1, 'Z'}, // no answer until its status is there
+		{"T", 'T', 2, 'Z'},
+		{"D\x00\x00\x00\x0aZ\x00\x00\x00\x05I", 'T', 2, 'D'}, // a row that looks like an answer
+		{"Z\x00\x00\x00\x05EZ\x00\x00\x00\x05I", 'I', 4, 'Z'},
+		{"Z\x00\x00\x00\x04", 'I', 4, 'Z'}, // what has no status, or more than one, is no answer
+		{"Z\x00\x00\x00\x06T", 'I', 4, 'Z'},
+		{"T", 'I', 4, 'Z'},
 	} {
-		if _, err := w.Walk([]byte(step.piece)); err != nil || w.Status() != step.status || w.Answers() != step.answers {
-			t.Fatalf("step %d, %q: got %q, %d, %v; want %q, %d",
-				i, step.piece, w.Status(), w.Answers(), err, step.status, step.answers)
+		_, err := w.Walk([]byte(step.piece))
+		if err != nil || w.Status() != step.status || w.Answers() != step.answers || w.Last() != step.last {
+			t.Fatalf("step %d, %q: got %q, %d, %q, %v; want %q, %d, %q",
+				i, step.piece, w.Status(), w.Answers(), w.Last(), err, step.status, step.answers, step.last)
 		}
 	}
 }

@@ -230,3 +230,31 @@ func TestAdminConnectionsAreBounded(t *testing.T) {
 		t.Errorf("the first connection got %q", got)
 	}
 }
+
+// A login that is under way on a server that is drained comes to its end before the session is asked to move on.
+func TestDrainLetsLoginsEnd(t *testing.T) {
+	drained := make(chan struct{})
+	f := startFake(t, sharedCluster(t, versions[0]).Servers()[0], func(s *fakeSession) {
+		s.say(authOK)
+		<-drained
+		s.say(keyData, readyForQuery)
+		s.hold()
+	})
+	p := serveFake(t, f, trustHCL...)
+	c := p.dialTLS(t)
+	c.say(asApp("app"))
+	accepted := make([]byte, len(authOK))
+	if _, err := io.ReadFull(c, accepted); err != nil || string(accepted) != authOK {
+		t.Fatalf("the program sent %q, %v, want AuthenticationOk", accepted, err)
+	}
+	drain := command{args: []string{"drain", "db1", "-c", filepath.Join(p.dir, "pgreplicaproxy.hcl")}}
+	_, errs, code := drain.run(t)
+	close(drained)
+	if code != 0 {
+		t.Fatalf("drain: exit code %d: %s", code, errs)
+	}
+	rest := c.rest()
+	if types := messageTypes(t, rest); types != "KZE" || !strings.Contains(string(rest), "57P01") {
+		t.Errorf("then the program sent %q, want the server's end of the login, and 57P01", rest)
+	}
+}

@@ -22,11 +22,21 @@ type attempts struct {
 }
 
 // connectMany starts so many clients, and returns at once.
-func connectMany(ctx context.Context, dsn string, n int) *attempts {
+func connectMany(t *testing.T, ctx context.Context, dsn string, n int) *attempts {
+	t.Helper()
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return connectAll(ctx, config, n)
+}
+
+// connectAll is connectMany for clients that are configured.
+func connectAll(ctx context.Context, config *pgconn.Config, n int) *attempts {
 	a := &attempts{refused: make(map[string]int)}
 	for range n {
 		a.work.Go(func() {
-			conn, err := pgconn.Connect(ctx, dsn)
+			conn, err := pgconn.ConnectConfig(ctx, config.Copy())
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			var response *pgconn.PgError
@@ -73,7 +83,7 @@ func TestFault29Burst(t *testing.T) {
 	ctx, seen := testContext(t), r.p.logged()
 	r.must(r.db1.KillAll())
 	r.p.waitChange(seen, "db1", "unknown", "down")
-	burst := connectMany(ctx, r.p.dsn("app"), all)
+	burst := connectMany(t, ctx, r.p.dsn("app"), all)
 	r.load.wait("all but those who wait are turned away", func() bool {
 		open, refused := burst.count()
 		return open == 0 && refused == all-waiting/2
@@ -101,7 +111,7 @@ func TestFault30ReplicaReturns(t *testing.T) {
 	r.load = startMix(t, r.p, r.db1, map[clientKind]int{writing: 2, reading: 4})
 	ctx := testContext(t)
 	r.must(r.db3.KillAll())
-	before := connectMany(ctx, r.p.dsn("app_replica"), 60)
+	before := connectMany(t, ctx, r.p.dsn("app_replica"), 60)
 	r.load.wait("the sessions are open", func() bool { open, _ := before.count(); return open == 60 })
 	at, seen := r.load.now(), r.p.logged()
 	r.must(r.db3.Start(ctx))

@@ -22,6 +22,8 @@ type line struct {
 	fault lineFault
 	turn  chan struct{} // closed and renewed when the fault changes
 	pairs map[*linePair]struct{}
+	mute  int // pairs whose server has not said a thing yet
+	mutes int // the most of them at a time
 	work  sync.WaitGroup
 }
 
@@ -104,6 +106,8 @@ func (l *line) serve(near net.Conn) {
 	pair := &linePair{near: near, far: far}
 	l.mu.Lock()
 	l.pairs[pair] = struct{}{}
+	l.mute++
+	l.mutes = max(l.mutes, l.mute)
 	l.mu.Unlock()
 	var ways sync.WaitGroup
 	ways.Go(func() { l.pass(pair, far, near, false) })
@@ -119,8 +123,11 @@ func (l *line) serve(near net.Conn) {
 // pass copies one way, with what is wrong with the line at each moment.
 func (l *line) pass(pair *linePair, to, from net.Conn, toClient bool) {
 	buf := make([]byte, 32<<10)
-	for {
+	for first := toClient; ; first = false {
 		n, err := from.Read(buf)
+		if first {
+			l.spoken()
+		}
 		for rest := buf[:n]; len(rest) > 0; {
 			fault := l.awaitVoice()
 			piece := len(rest)
@@ -153,6 +160,20 @@ func (l *line) pass(pair *linePair, to, from net.Conn, toClient bool) {
 			return
 		}
 	}
+}
+
+// spoken notes that the server of a pair has said its first thing, or will say none.
+func (l *line) spoken() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mute--
+}
+
+// mostMute is how many connections at a time, at most, have waited for the server's first word.
+func (l *line) mostMute() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mutes
 }
 
 // cut ends the connection to the client in the middle of whatever passes.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -67,4 +68,26 @@ func (r *faultRig) wantEven(sessions int) {
 	if n := count[port(r.db2)]; n < half-half/5 || n > half+half/5 {
 		r.t.Errorf("%d of %d sessions are on db2, want half of them, give or take a fifth", n, sessions)
 	}
+}
+
+// The program itself is at a halt for longer than it gives a server to answer, as it is when its machine is suspended or starved. What
+// it missed meanwhile it does not hold against anybody: no session ends, and no server has changed.
+func TestFault28ProxyHalts(t *testing.T) {
+	r := startFault(t, faultSetup{})
+	at, seen := r.load.now(), r.p.logged()
+	for range long(1, 5) {
+		r.p.signal(syscall.SIGSTOP)
+		time.Sleep(5 * time.Second) // that is the fault
+		r.p.signal(syscall.SIGCONT)
+		r.load.waitAll(r.db1)
+	}
+	for _, s := range r.c.Servers() {
+		for _, ended := range r.load.endings(s, at) {
+			t.Errorf("a %s session on %s ended: %v", ended.kind, s.Name, ended.err)
+		}
+		for _, change := range r.p.changes(seen, s.Name) {
+			t.Errorf("the log says %v", change)
+		}
+	}
+	r.finish(r.db1)
 }

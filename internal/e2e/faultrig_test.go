@@ -101,7 +101,8 @@ func (r *faultRig) serve(setup faultSetup) {
 	if setup.everywhere {
 		listen = strings.TrimPrefix(address, "127.0.0.1")
 	}
-	r.p = serve(r.t, fmt.Sprintf("listen {\n  address = %q\n}\n", listen)+adminHCL+hcl+setup.hcl)
+	admin := strings.Replace(adminHCL, "127.0.0.1:0", fmt.Sprintf("127.0.0.1:%d", lowPort(r.t)), 1) // for commands
+	r.p = serve(r.t, fmt.Sprintf("listen {\n  address = %q\n}\n", listen)+admin+hcl+setup.hcl)
 	r.p.addr = address
 	r.before = r.p.holdings()
 	r.witness = startWitness(r.t, r.c, setup.ways)
@@ -140,7 +141,10 @@ func (r *faultRig) restart(sig os.Signal) {
 	p.start(nil, binary, "serve")
 	p.waitLog("listening", nil)
 	p.addr = old.addr
-	r.p, r.load.p = p, p
+	r.p = p
+	if r.load != nil {
+		r.load.p = p
+	}
 }
 
 // reconfigure changes a text in the configuration and has it reloaded.

@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,6 +31,7 @@ func TestFigures(t *testing.T) {
 		measure    func(t *testing.T) []time.Duration
 	}{
 		{"SIGKILL of the primary until all of 56 sessions on it are closed", "50 ms", measureCrash},
+		{"the same, when the program and its clients come before the servers' processes", "50 ms", measureCrashFirst},
 		{"a standby is promoted until the first new session for writing is served", "1.1 s", measurePromotion},
 		{"the primary freezes until all of 56 sessions on it are closed", "4 s", measureFreeze},
 	} {
@@ -38,7 +42,11 @@ func TestFigures(t *testing.T) {
 				round(times[len(times)/2]), round(times[len(times)-1]))
 		})
 	}
-	t.Run("switchovers", func(t *testing.T) { table.WriteString(measureSwitchovers(t)) })
+	for _, way := range []switchoverWay{
+		{name: "switchovers"}, {name: "switchovers with passthrough", passthrough: true}, {name: "switchovers after a drain", drain: true},
+	} {
+		t.Run(way.name, func(t *testing.T) { table.WriteString(measureSwitchovers(t, way)) })
+	}
 	t.Log(table.String())
 }
 
@@ -47,23 +55,55 @@ func round(d time.Duration) time.Duration { return d.Round(d / 100).Round(100 * 
 // startFigures is startFault as an operator gets it.
 func startFigures(t *testing.T, setup faultSetup) *faultRig {
 	t.Helper()
+	return startFiguresWith(t, setup, func(*pgcluster.Cluster) {})
+}
+
+// startFiguresWith is startFigures with servers that are prepared before the program starts.
+func startFiguresWith(t *testing.T, setup faultSetup, prepare func(*pgcluster.Cluster)) *faultRig {
+	t.Helper()
 	setup.lines = append(setup.lines, "hold_primary = \"10s\"", "hold_replica = \"2s\"", "slow_start = \"30s\"")
 	setup.interval = "1s"
-	return startFault(t, setup)
+	r := startServers(t, setup)
+	prepare(r.c)
+	r.serve(setup)
+	mix := setup.mix
+	if mix == nil {
+		mix = loadMix
+	}
+	r.load = startMix(t, r.p, r.db1, mix)
+	return r
 }
 
 func measureCrash(t *testing.T) (times []time.Duration) {
 	r := startFigures(t, faultSetup{})
 	for range 20 {
-		at := r.load.now()
+		at, seen := r.load.now(), r.p.logged()
 		r.must(r.db1.Kill())
 		last, _ := r.load.waitFenced(r.db1, at, patience)
 		times = append(times, last-at)
+		judged, err := time.Parse(time.RFC3339Nano, fmt.Sprint(r.p.waitLogSince(seen, "server changed", map[string]any{"backend": "db1"})["time"]))
+		r.must(err)
+		ends := r.load.endings(r.db1, at)
+		first := slices.MinFunc(ends, func(a, b *loadSession) int { return cmp.Compare(a.ended, b.ended) }).ended
+		t.Logf("%d sessions: the first closed after %v, the last after %v; the program judged after %v",
+			len(ends), round(first-at), round(last-at), round(judged.Sub(r.load.start)-at))
 		r.must(r.db1.Start(testContext(t)))
 		r.load.waitAll(r.db1)
 	}
 	r.finish(r.db1)
 	return times
+}
+
+// measureCrashFirst lets the processors serve this session's processes, the program and its clients, first. Linux shares them by
+// sessions (sched(7), autogroup), of which each process of PostgreSQL is one: all that a crash makes leave at once count as much as
+// the program. Where it has a machine or a cgroup of its own, as a unit of systemd has, they do not.
+func measureCrashFirst(t *testing.T) []time.Duration {
+	const group = "/proc/self/autogroup"
+	if err := os.WriteFile(group, []byte("-20"), 0); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = os.WriteFile(group, []byte("0"), 0) }()
+	return measureCrash(t)
 }
 
 func measureFreeze(t *testing.T) (times []time.Duration) {
@@ -138,10 +178,24 @@ func firstWrite(ctx context.Context, dsn string) time.Time {
 // switchovers is how many there are in measureSwitchovers.
 const switchovers = 20
 
+// switchoverWay is how the primary is changed in order.
+type switchoverWay struct {
+	name        string
+	passthrough bool // the program logs in to the servers itself
+	drain       bool // the server that is to stop is drained first
+}
+
 // measureSwitchovers changes the primary in order, over and over, while pgbench works with a new connection for each
 // transaction, and counts what its clients are told.
-func measureSwitchovers(t *testing.T) (rows string) {
-	r := startFigures(t, faultSetup{async: true, mix: map[clientKind]int{writing: 4, reading: 4}})
+func measureSwitchovers(t *testing.T, way switchoverWay) (rows string) {
+	setup := faultSetup{async: true, mix: map[clientKind]int{writing: 4, reading: 4}, hcl: "drain_timeout = \"30s\"\n"}
+	var r *faultRig
+	if way.passthrough {
+		setup.lines = []string{"authentication = \"scram_passthrough\""}
+		r = startFiguresWith(t, setup, func(c *pgcluster.Cluster) { installSecretFunction(t, c) })
+	} else {
+		r = startFigures(t, setup)
+	}
 	b := &bench{script: tempFile(t, "insert.sql", []byte("INSERT INTO ledger VALUES (gen_random_uuid());\n")), dsn: r.p.dsn("app")}
 	ctx, stop := context.WithCancel(testContext(t))
 	defer stop()
@@ -153,24 +207,37 @@ func measureSwitchovers(t *testing.T) (rows string) {
 	from, to := r.db1, r.db2
 	for range switchovers {
 		at := r.load.now()
+		if way.drain {
+			r.operate("drain", "--wait", from.Name)
+		}
 		r.switchover(from, to)
 		r.load.waitWriters(to, 4)
 		times = append(times, r.load.now()-at)
+		if way.drain {
+			r.operate("undrain", from.Name)
+		}
 		from, to = to, from
 	}
 	stop()
 	work.Wait()
-	refused := 0
 	r.load.mu.Lock()
-	refused = len(r.load.refused)
+	refused := len(r.load.refused)
 	r.load.mu.Unlock()
 	r.finish(from)
 	slices.Sort(times)
-	return fmt.Sprintf("| a switchover, from the order to stop until 4 clients write elsewhere | | %d | %v | %v |\n", switchovers,
+	return fmt.Sprintf("| %s, until 4 clients write elsewhere | | %d | %v | %v |\n", way.name, switchovers,
 		round(times[len(times)/2]), round(times[len(times)-1])) +
-		fmt.Sprintf("\nOver %d switchovers pgbench made %d transactions, each on a connection of its own: %d connections failed (goal 0), "+
+		fmt.Sprintf("\nOver %d %s pgbench made %d transactions, each on a connection of its own: %d connections failed (goal 0), "+
 			"%d logins and %d transactions were under way on the server that stopped. Of the other clients %d logins failed (goal 0).\n",
-			switchovers, b.done, b.failed, b.cut, b.broken, refused)
+			switchovers, way.name, b.done, b.failed, b.cut, b.broken, refused)
+}
+
+// operate runs a command of the program against the one that serves.
+func (r *faultRig) operate(args ...string) {
+	r.t.Helper()
+	if out, errs, code := (command{args: append(args, "-c", filepath.Join(r.p.dir, "pgreplicaproxy.hcl"))}).run(r.t); code != 0 {
+		r.t.Fatalf("%q: exit code %d: %s%s", args, code, out, errs)
+	}
 }
 
 // bench runs pgbench with one client, again whenever it has given up.

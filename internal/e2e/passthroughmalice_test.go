@@ -309,6 +309,14 @@ func verdict(change func(verifier string) string) func(passthroughFake) {
 	}
 }
 
+// leave lets the client in, says one thing more, and hangs up.
+func leave(last string) func(passthroughFake) {
+	return func(s passthroughFake) {
+		s.say(authRequest(11, s.begin()))
+		s.say(authRequest(12, s.proof()), authOK, keyData, last)
+	}
+}
+
 // attribute replaces the value of an attribute of the server's first message.
 func attribute(name, value string) func(passthroughFake) {
 	return instead(func(challenge string) string {
@@ -382,6 +390,9 @@ func TestPassthroughMaliciousServers(t *testing.T) {
 			"signature, then another demand": {verdict(func(v string) string { return authRequest(12, v) + authRequest(3, "") }), "RRE", "28000"},
 			"no Ok":                          {verdict(func(v string) string { return authRequest(12, v) + readyForQuery }), "RRE", internal},
 			"refusal":                        {verdict(func(string) string { return errorMessage("28P01", "not you") }), "RRE", "28P01"},
+			"stops after its Ok":             {leave(errorMessage("57P01", "terminating connection")), "RRE", "57P03"},
+			"hangs up after its Ok":          {leave(""), "RRE", "57P03"},
+			"refusal after its Ok":           {leave(errorMessage("3D000", "no such database")), "RRRRE", "3D000"},
 			"asks for MD5":                   {func(s passthroughFake) { s.say(authRequest(5, "salt")); s.hold() }, "RRE", "28000"},
 			"asks for the password":          {func(s passthroughFake) { s.say(authRequest(3, "")); s.hold() }, "RRE", "28000"},
 			"asks for GSS":                   {func(s passthroughFake) { s.say(authRequest(7, "")); s.hold() }, "RRE", "28000"},
@@ -424,5 +435,38 @@ func TestPassthroughMaliciousServers(t *testing.T) {
 		if log := p.log(); strings.Contains(log, base64.StdEncoding.EncodeToString(key[:])) {
 			t.Error("the log shows the ClientKey")
 		}
+	}
+}
+
+// A server that stops after it has let the program in, and before it is ready, is left for the next one: the client has heard of
+// neither.
+func TestPassthroughServerStops(t *testing.T) {
+	c := sharedCluster(t, versions[0])
+	installSecretFunction(t, c)
+	secret := storedSecret(t, c.Servers()[0], appUser)
+	for name, last := range map[string]string{
+		"stops": errorMessage("57P01", "terminating connection"), "crashes": errorMessage("57P02", "crash"), "is gone": "",
+		"is a standby by now": message('S', "in_hot_standby\x00on\x00"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stopped atomic.Bool
+			f := startFake(t, c.Servers()[0], func(s *fakeSession) {
+				fake := passthroughFake{s, scram.NewServer(secret, false, nil), "SCRAM-SHA-256\x00\x00"}
+				if stopped.Swap(true) {
+					fake.honest()
+				} else {
+					leave(last)(fake)
+				}
+			})
+			p := serveFake(t, f, `authentication = "scram_passthrough"`, `hold_primary = "60s"`)
+			conn := p.dialTLS(t)
+			client := scramClient{
+				key: clientKey(t, appPassword, secret), secret: secret, mechanism: "SCRAM-SHA-256-PLUS", header: "p=tls-server-end-point,,", hash: conn.frontHash(),
+			}
+			checkLogin(t, conn.login(appUser, client.answer), "RRRRZ", "")
+			if n := f.sessions.Load(); n != 2 {
+				t.Errorf("%d logins to the server, want 2", n)
+			}
+		})
 	}
 }

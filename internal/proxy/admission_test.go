@@ -21,7 +21,7 @@ func TestReadyTimeout(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				client, clientEnd := net.Pipe()
 				leg, serverEnd := net.Pipe()
-				s := &session{client: &tlsfront.Client{Conn: client, Deadline: time.Now()}, leg: leg, expired: errTimeout}
+				s := &session{client: &tlsfront.Client{Conn: client, Deadline: time.Now()}, leg: leg, begun: true, expired: errTimeout}
 				var work sync.WaitGroup
 				work.Go(func() {
 					for i := range trickle {
@@ -32,7 +32,7 @@ func TestReadyTimeout(t *testing.T) {
 					}
 				})
 				began := time.Now()
-				_, err := s.settle(leg)
+				_, err := s.settle(leg, s.write)
 				if took := time.Since(began); took != readyTimeout || !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("ended after %v with %v, want the deadline after %v", took, err, readyTimeout)
 				}
@@ -53,10 +53,11 @@ func TestReadyLiftsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, clientEnd := net.Pipe()
 		leg, serverEnd := net.Pipe()
-		s := &session{client: &tlsfront.Client{Conn: client}, leg: leg}
+		s := &session{client: &tlsfront.Client{Conn: client}, leg: leg, begun: true}
 		go func() { _, _ = serverEnd.Write([]byte("Z\x00\x00\x00\x05I")) }()
 		go func() { _, _ = clientEnd.Read(make([]byte, 100)) }()
-		if _, err := s.settle(leg); err != nil {
+		_, err := s.settle(leg, s.write)
+		if err = errors.Join(err, s.setDeadline(time.Time{})); err != nil {
 			t.Fatal(err)
 		}
 		go func() {

@@ -239,8 +239,8 @@ type watch struct {
 func (s *session) watchClient() (watch, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending != nil {
-		return watch{}, s.ending.Error
+	if err := s.cutShort(); err != nil {
+		return watch{}, err
 	}
 	if err := s.client.Conn.SetReadDeadline(time.Time{}); err != nil {
 		return watch{}, clientError(err)
@@ -266,8 +266,8 @@ func (s *session) unwatchClient(w watch, waited time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.client.Deadline = s.client.Deadline.Add(waited)
-	if s.ending != nil {
-		return s.ending.Error
+	if err := s.cutShort(); err != nil {
+		return err
 	}
 	if err := s.client.Conn.SetDeadline(s.client.Deadline); err != nil {
 		return clientError(err)

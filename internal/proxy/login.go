@@ -42,8 +42,11 @@ func (s *session) login(ctx context.Context) (pending, error) {
 	if err := a.run(first); err != nil {
 		return pending{}, err
 	}
-	rest, err := s.settle(server.conn)
-	return pending{fromClient: a.up.Partial(), fromServer: rest}, err
+	rest, err := s.settle(server.conn, s.write)
+	if err != nil {
+		return pending{}, err
+	}
+	return pending{fromClient: a.up.Partial(), fromServer: rest}, s.setDeadline(time.Time{})
 }
 
 // serverLeg is a server that has answered the startup packet.
@@ -229,9 +232,9 @@ func turnedAway(m wire.Message) bool {
 const readyTimeout = time.Minute
 
 // settle passes on what the server says between AuthenticationOk and its first ReadyForQuery, for readyTimeout at most, notes
-// the cancel key on the way, and returns what was read behind. From then on no deadline holds. A server whose in_hot_standby
-// says that it has another role than the session was placed for is left before the client hears that it may begin.
-func (s *session) settle(server io.Reader) ([]byte, error) {
+// the cancel key on the way, and returns what was read behind. A server whose in_hot_standby says that it has another role than
+// the session was placed for is left before the client hears that it may begin.
+func (s *session) settle(server io.Reader, pass func([]byte) error) ([]byte, error) {
 	s.client.Deadline, s.expired = time.Now().Add(readyTimeout), errNotReady
 	if err := s.setDeadline(s.client.Deadline); err != nil {
 		return nil, err
@@ -243,7 +246,7 @@ func (s *session) settle(server io.Reader) ([]byte, error) {
 		buf = append(buf, chunk[:n]...)
 		rest, ready, lookErr := s.look(buf)
 		if done := len(buf) - len(rest); done > 0 && (lookErr == nil || errors.As(lookErr, new(*serverError))) {
-			if err := s.write(buf[:done]); err != nil {
+			if err := pass(buf[:done]); err != nil {
 				return nil, err
 			}
 		}
@@ -251,9 +254,9 @@ func (s *session) settle(server io.Reader) ([]byte, error) {
 		case lookErr != nil:
 			return nil, lookErr
 		case ready:
-			return rest, s.setDeadline(time.Time{})
+			return rest, nil
 		case err != nil:
-			return nil, fmt.Errorf("server closed the session before it was ready: %w", err)
+			return nil, fmt.Errorf("%w before the session was ready: %w", errServerLost, err)
 		}
 		buf = append([]byte(nil), rest...)
 	}
@@ -308,6 +311,6 @@ func (s *session) checkRole(m wire.Message) error {
 	if s.decision.Target.Serves(role, s.decision.Fallback) {
 		return nil
 	}
-	s.cluster.monitor.Suspect(s.target.Name)
+	s.suspect()
 	return errWrongRole(s.target.Name, s.decision)
 }

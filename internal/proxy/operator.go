@@ -97,7 +97,8 @@ func (s *Server) EndSession(id uint64) error {
 }
 
 // DrainBackend takes a server out of service, or back into it: it gets no new sessions, and those on it end once they are idle,
-// at the latest after the drain timeout. Taken back it gets new sessions; what has been asked to end ends. An error says that there is no such server.
+// at the latest after the drain timeout; a login that is bound to it comes to its end first. Taken back it gets new sessions; what
+// has been asked to end ends. An error says that there is no such server.
 func (s *Server) DrainBackend(cluster, backend string, drained bool) error {
 	c, err := s.clusterNamed(cluster)
 	if err != nil {

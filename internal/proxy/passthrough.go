@@ -45,6 +45,8 @@ type passthrough struct {
 	secret  scram.Secret
 	server  *scram.Server // towards the client
 	key     *scram.Key
+	// greeting is what the server has said from its AuthenticationOk to its ReadyForQuery, rest what came behind.
+	greeting, rest []byte
 }
 
 // loginPassthrough takes the session from its decision to the server's first ReadyForQuery.
@@ -73,15 +75,48 @@ func (s *session) loginPassthrough(ctx context.Context) (pending, error) {
 	if err := p.keepCandidates(ctx); err != nil {
 		return pending{}, err
 	}
-	leg, _, err := s.connect(ctx, p.keepFitting, p.authenticateProxy)
-	if err != nil {
+	if _, _, err := s.connect(ctx, p.keepFitting, p.enterServer); err != nil {
 		return pending{}, err
 	}
 	if err := p.accept(); err != nil {
 		return pending{}, err
 	}
-	rest, err := s.settle(leg.conn)
-	return pending{fromServer: rest}, err
+	return pending{fromServer: p.rest}, s.setDeadline(time.Time{})
+}
+
+// enterServer logs in to a server and waits until it is ready. Nothing of that has reached the client, so a server which ends
+// meanwhile, or turns out to have another role, can be left for the next one.
+func (p *passthrough) enterServer(ctx context.Context, leg serverLeg, first wire.Message) error {
+	if err := p.authenticateProxy(ctx, leg, first); err != nil {
+		return err
+	}
+	p.greeting = p.greeting[:0]
+	var err error
+	p.rest, err = p.settle(leg.conn, p.keep)
+	var told *serverError
+	switch {
+	case errors.As(err, &told) && leaving(told.sqlState):
+		return fmt.Errorf("%w: %v", errServerLost, err) // nobody has passed that on
+	case reasonOf(err) == ReasonRole:
+		return errors.Join(err, errServerLost)
+	case told != nil: // the client hears it where it expects it
+		return errors.Join(p.accept(), err)
+	default:
+		return err
+	}
+}
+
+// keep keeps what the server says until it is ready.
+func (p *passthrough) keep(said []byte) error {
+	if p.greeting = append(p.greeting, said...); len(p.greeting) > wire.MaxReady {
+		return fmt.Errorf("server %s said more than %d bytes before it was ready", p.target.Name, wire.MaxReady)
+	}
+	return nil
+}
+
+// leaving reports whether an error of a server means that it ends, or takes nobody now.
+func leaving(sqlState string) bool {
+	return sqlState == wire.AdminShutdown || sqlState == wire.CrashShutdown || sqlState == wire.CannotConnectNow
 }
 
 // prepare gets the secret as the first candidate has it that can be asked.
@@ -336,8 +371,8 @@ func (p *passthrough) prove(ctx context.Context, a authentication, client *scram
 	return a.forward(wire.Message{Type: wire.TypePassword, Body: final})
 }
 
-// accept tells the client that it is in, with the proof that the proxy has the role's secret.
+// accept tells the client that it is in, with the proof that the proxy has the role's secret, and passes the greeting on.
 func (p *passthrough) accept() error {
 	b := wire.AppendAuthentication(nil, wire.AuthSASLFinal, p.server.ServerFinal())
-	return p.write(wire.AppendAuthentication(b, wire.AuthOK, nil))
+	return p.write(append(wire.AppendAuthentication(b, wire.AuthOK, nil), p.greeting...))
 }

@@ -93,6 +93,7 @@ func (s *session) startRelay(ready pending) (err error) {
 		Client: relay.Leg{Conn: s.client.Conn, Pending: ready.fromClient},
 		Server: relay.Leg{Conn: s.leg, Pending: ready.fromServer},
 		Ended:  s.ended,
+		Lost:   s.suspect,
 	})
 	if err != nil {
 		return err
@@ -106,7 +107,8 @@ func (s *session) startRelay(ready pending) (err error) {
 	return nil
 }
 
-// end ends the session with an error: by the relay once there is one, before that by cutting the login short.
+// end ends the session with an error: by the relay once there is one, before that by cutting the login short, unless it may wait
+// until the session is idle: then the login goes on to its end first.
 func (s *session) end(e relay.Ending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,11 +118,21 @@ func (s *session) end(e relay.Ending) {
 // endNow is end for a caller that holds mu.
 func (s *session) endNow(e relay.Ending) {
 	s.ending = &e
-	if s.relay != nil {
+	switch {
+	case s.relay != nil:
 		s.relay.End(e)
-		return
+	case !e.Idle:
+		s.interrupt()
 	}
-	s.interrupt()
+}
+
+// cutShort returns what a login is to be refused with that the program wants to end now, nil for one that may go on. The caller
+// holds mu.
+func (s *session) cutShort() error {
+	if s.ending == nil || s.ending.Idle {
+		return nil
+	}
+	return s.ending.Error
 }
 
 // interrupt makes every wait of the login fail at once. The caller holds mu.
@@ -158,11 +170,12 @@ func (s *session) begin() error {
 
 // mayUse says whether the session may go on to use a server. The caller holds mu.
 func (s *session) mayUse(target backends.Target) error {
+	if err := s.cutShort(); err != nil {
+		return err
+	}
 	snapshot := s.cluster.known()
 	i := indexOf(snapshot, target)
 	switch {
-	case s.ending != nil:
-		return s.ending.Error
 	case i < 0:
 		return refuse(ReasonRole, errRemoved(target))
 	case s.cluster.standings.isDraining(target.Name):
@@ -182,12 +195,16 @@ func (s *session) detach() {
 	s.visit.Rise()
 }
 
-// setDeadline sets the deadline of both legs, the zero one for none, unless the session is to end.
+// setDeadline sets the deadline of both legs, the zero one for none, unless the session is to end or to leave its server.
 func (s *session) setDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending != nil {
-		return s.ending.Error
+	err := s.cutShort()
+	if !s.begun { // the fence may just have ended the leg's time
+		err = s.mayUse(s.target)
+	}
+	if err != nil {
+		return err
 	}
 	return errors.Join(s.client.Conn.SetDeadline(t), s.leg.SetDeadline(t))
 }
@@ -199,10 +216,13 @@ func (s *session) fail(err error) {
 		_ = s.leg.Close()
 		s.leg = nil
 	}
-	if s.ending != nil && s.ending.Error != nil {
+	if s.ending != nil && !s.ending.Idle && s.ending.Error != nil {
 		err = refuse(ReasonEnded, s.ending.Error)
 	}
 	s.mu.Unlock()
+	if errors.Is(err, errServerLost) {
+		s.suspect()
+	}
 	var passed *serverError
 	switch {
 	case errors.As(err, &passed): // the client has the server's own message already
@@ -242,6 +262,9 @@ func (s *session) linger() {
 		_, _ = io.CopyN(io.Discard, s.client.Conn, most)
 	}
 }
+
+// suspect has the session's server asked at once how it is.
+func (s *session) suspect() { s.cluster.monitor.Suspect(s.target.Name) }
 
 // ended is told by the relay how the session went.
 func (s *session) ended(r relay.Result) {

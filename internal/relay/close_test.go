@@ -57,6 +57,24 @@ func TestTerminate(t *testing.T) {
 	})
 }
 
+// TestClientFollows lets the client close first, as many drivers do at an error that ends the session.
+func TestClientFollows(t *testing.T) {
+	eachLegs(t, func(t *testing.T, r *rig) {
+		r.dying = true
+		r.start().pass(query, answer)
+		r.server.write(last)
+		r.client.expect(last)
+		_ = r.client.Close()
+		if got, err := r.server.rest(); got != "" || err != nil {
+			t.Errorf("the server got %q, %v at the end", got, err)
+		}
+		_ = r.server.Close()
+		want := relay.Result{Cause: relay.ClientClosed, Stats: passed}
+		want.ToClient += uint64(len(last))
+		r.wantResult(want)
+	})
+}
+
 // TestAnswerAfterHalfClose sends an answer to a client that has ended its own side.
 func TestAnswerAfterHalfClose(t *testing.T) {
 	eachLegs(t, func(t *testing.T, r *rig) {

@@ -84,6 +84,7 @@ func (r *Relay) forwardToServer(piece []byte) error {
 	if _, err := r.up.walker.Walk(piece); err != nil {
 		return &pumpError{Violation, err}
 	}
+	r.terminated.Store(r.up.walker.Terminated())
 	if w := &r.up.walker; w.AtBoundary() && !w.Open() {
 		r.asked.Store(w.Requests())
 	} else {
@@ -150,6 +151,7 @@ func (r *Relay) forwardToClient(piece []byte) (ended bool, err error) {
 	if err != nil {
 		return false, &pumpError{Violation, err}
 	}
+	r.said.Store(uint32(r.down.Last()))
 	cut := e != nil && !e.Idle && boundary >= 0
 	if cut {
 		piece = piece[:boundary]

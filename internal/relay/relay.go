@@ -23,6 +23,9 @@ type Config struct {
 	Client, Server Leg
 	// Ended is called once, in a goroutine of its own, when both connections are closed.
 	Ended func(Result)
+	// Lost, where it is not nil, is called when the session ends because its server has ended it: at once, long before Ended
+	// where the client has much to read. It must not block.
+	Lost func()
 }
 
 // Cause tells why a session ended.
@@ -111,6 +114,19 @@ func serverCause(up *wire.Walker) Cause {
 		return ClientClosed
 	}
 	return ServerClosed
+}
+
+// lost reports whether a session that ends for a cause has lost its server. When the server's last message was an error, not
+// followed by ReadyForQuery, many drivers close at once and are seen to before the server is.
+func lost(cause Cause, terminated bool, last byte) bool {
+	switch cause {
+	case ServerClosed, ServerFailed:
+		return !terminated
+	case ClientClosed, ClientFailed:
+		return last == wire.TypeErrorResponse
+	default:
+		return false
+	}
 }
 
 // waits reports whether a session waits for its client, as far as the streams tell: outside a transaction, no request

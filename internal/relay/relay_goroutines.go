@@ -27,6 +27,8 @@ type Relay struct {
 	// direction stands in the middle of something.
 	asked, answered atomic.Uint64
 	detached        atomic.Bool
+	terminated      atomic.Bool   // by the client
+	said            atomic.Uint32 // the type of the server's last message
 
 	ending atomic.Pointer[Ending]
 	timer  *time.Timer // of an idle ending with a deadline; guarded by endMu
@@ -79,7 +81,12 @@ const unsettled = math.MaxUint64
 
 // settle notes why the session ended; the first cause counts.
 func (r *Relay) settle(cause Cause, err error) {
-	r.once.Do(func() { r.result.Cause, r.result.Err = cause, err })
+	r.once.Do(func() {
+		r.result.Cause, r.result.Err = cause, err
+		if r.cfg.Lost != nil && lost(cause, r.terminated.Load(), byte(r.said.Load())) {
+			r.cfg.Lost()
+		}
+	})
 }
 
 // leave ends a pump; the last one closes what is left and reports the result.

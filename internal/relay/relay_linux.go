@@ -223,8 +223,12 @@ func (r *Relay) sayGoodbye() {
 
 // settle notes why the session ended; the first cause counts.
 func (r *Relay) settle(cause Cause, err error) {
-	if r.result.Cause == 0 {
-		r.result.Cause, r.result.Err = cause, err
+	if r.result.Cause != 0 {
+		return
+	}
+	r.result.Cause, r.result.Err = cause, err
+	if r.cfg.Lost != nil && lost(cause, r.up.Terminated(), r.down.Last()) {
+		r.cfg.Lost()
 	}
 }
 

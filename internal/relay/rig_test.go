@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +56,8 @@ type rig struct {
 	client *peer
 	server *peer
 	ended  chan relay.Result
+	lost   atomic.Int32 // calls of Lost
+	dying  bool         // the server has said its last, so that it is lost whoever closes first
 }
 
 // legs makes a rig over TCP, each leg with or without TLS. The relay is not started yet.
@@ -68,6 +71,7 @@ func newRig(t testing.TB, network string, clientTLS, serverTLS bool) *rig {
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	r := &rig{t: t, ended: make(chan relay.Result, 2)}
 	r.config.Ended = func(result relay.Result) { r.ended <- result }
+	r.config.Lost = func() { r.lost.Add(1) }
 	var near *socket.Socket
 	near, r.client = connect(t, network)
 	r.config.Client.Conn = encrypt(t, near, r.client, clientTLS, true)
@@ -203,6 +207,13 @@ func (r *rig) result() relay.Result {
 	}
 	if got := r.relay.Stats(); got != result.Stats {
 		r.t.Errorf("after the end: got %+v, want %+v", got, result.Stats)
+	}
+	lost := int32(0)
+	if result.Cause == relay.ServerClosed || result.Cause == relay.ServerFailed || r.dying {
+		lost = 1
+	}
+	if got := r.lost.Load(); got != lost {
+		r.t.Errorf("%v: Lost was called %d times before Ended, want %d", result.Cause, got, lost)
 	}
 	r.t.Cleanup(func() {
 		if len(r.ended) > 0 {
