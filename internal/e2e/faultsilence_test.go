@@ -14,10 +14,14 @@ import (
 // monitor's timeout.
 const silenceGoal = 4 * time.Second
 
+// How long a login may take: while all come at once, on a machine that may be busy, and while none can succeed.
+const patientLogins, briefLogins = "login_timeout = \"60s\"", "login_timeout = \"2s\""
+
 // A postmaster hangs and its children work on: nobody can log in, and who is in notices nothing, so the program lets them work
 // and keeps others away. But not for ever: a primary that lets nobody in for long is given up.
 func TestFault05FreezePostmaster(t *testing.T) {
-	r := startFault(t, faultSetup{hcl: "login_timeout = \"2s\"\n"})
+	r := startFault(t, faultSetup{hcl: patientLogins + "\n"})
+	r.reconfigure(patientLogins, briefLogins)
 	at, seen := r.load.now(), r.p.logged()
 	r.must(r.db1.FreezePostmaster())
 	r.wantNoLogin("app")
@@ -25,6 +29,7 @@ func TestFault05FreezePostmaster(t *testing.T) {
 	r.load.waitAll(r.db1)
 	r.must(r.db1.ThawPostmaster())
 	r.p.waitChange(seen, "db1", "primary", "up")
+	r.reconfigure(briefLogins, patientLogins)
 	r.wantLogin("app")
 	for _, ended := range r.load.endings(r.db1, at) {
 		t.Errorf("a %s session ended: %v", ended.kind, ended.err)
@@ -141,7 +146,8 @@ func TestFault08ClientBlackHole(t *testing.T) {
 // Logins hang in a lock while those who are in work on. Nobody is sent there, nobody is sent away, and afterwards all is as
 // before.
 func TestFault32LoginsLocked(t *testing.T) {
-	r := startFault(t, faultSetup{hcl: "login_timeout = \"2s\"\n"})
+	r := startFault(t, faultSetup{hcl: patientLogins + "\n"})
+	r.reconfigure(patientLogins, briefLogins)
 	at, seen := r.load.now(), r.p.logged()
 	lock, err := r.db1.Conn(testContext(t), "postgres")
 	r.must(err)
@@ -152,6 +158,7 @@ func TestFault32LoginsLocked(t *testing.T) {
 	r.load.waitAll(r.db1)
 	ask(t, lock, "ROLLBACK")
 	r.p.waitChange(seen, "db1", "primary", "up")
+	r.reconfigure(briefLogins, patientLogins)
 	r.wantLogin("app")
 	for _, ended := range r.load.endings(r.db1, at) {
 		t.Errorf("a %s session ended: %v", ended.kind, ended.err)
