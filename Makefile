@@ -76,6 +76,7 @@ check: ## vet, lint, format, module files, import directions
 	go vet ./...
 	go vet -tags chaos ./internal/e2e
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags chaos ./internal/e2e
 	@unformatted="$$(go run $(GOFUMPT) -l .)"; if [ -n "$$unformatted" ]; then \
 		echo "run 'make format' for: $$unformatted"; exit 1; fi
 	go mod verify

@@ -352,3 +352,10 @@ func (p *program) endedAt(seen int) (times []time.Time) {
 	}
 	return times
 }
+
+// mostMute is how many connections at a time, at most, have waited for the server's first word.
+func (l *line) mostMute() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mutes
+}

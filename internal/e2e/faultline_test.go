@@ -169,13 +169,6 @@ func (l *line) spoken() {
 	l.mute--
 }
 
-// mostMute is how many connections at a time, at most, have waited for the server's first word.
-func (l *line) mostMute() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mutes
-}
-
 // cut ends the connection to the client in the middle of whatever passes.
 func (p *linePair) cut(cleanly bool) {
 	abort(p.far)

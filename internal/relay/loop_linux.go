@@ -114,7 +114,7 @@ func (l *loop) wait(events []unix.EpollEvent) (int, error) {
 	if runtime.GOMAXPROCS(0) > l.loops {
 		n, err := waitBriefly(l.epoll, events)
 		if err != nil { // others have had their turn
-			n, err = waitBriefly(l.epoll, events)
+			n, _ = waitBriefly(l.epoll, events)
 		}
 		if n > 0 {
 			return n, nil
