@@ -5,7 +5,7 @@
 // half-closes and back-pressure on, and injects at most one FATAL ErrorResponse, between two of the server's messages.
 // It changes, adds and removes nothing else, and knows nothing of routes, roles or logins.
 //
-// [Start], [Relay.End], [Relay.Stats] and the call of Config.Ended are the border behind which the way of relaying may
+// [Start], [Relay.End], [Relay.Stats] and the calls of Config.Lost and Config.Ended are the border behind which the way of relaying may
 // change. There is no call that blocks for the length of a session, so a relay need not spend a goroutine on one.
 //
 // Read relay.go for the border, then relay_linux.go for a session on an event loop and ending_linux.go for its end (the files named
