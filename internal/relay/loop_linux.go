@@ -107,7 +107,7 @@ func (l *loop) run() {
 }
 
 // wait waits for events, for as long as it takes; the first 10 ms of it keeping the processor of Go's scheduler (its P) that
-// the loop runs on. To give it back would cost a busy loop more than all its other work: since Go 1.26 the runtime's
+// the loop runs on. To give it back costs a busy loop half as much again as its other work: since Go 1.26 the runtime's
 // monitor takes the P of a goroutine that has made system calls for 10 ms away in each further one, and stays awake for it.
 // Where there are no more Ps than loops, the goroutines of the logins need them.
 func (l *loop) wait(events []unix.EpollEvent) (int, error) {
