@@ -33,4 +33,4 @@ type Client struct {
 }
 
 // IP returns the client's IP address, IPv4 as such and without zone. It is the zero Addr for a client on a unix socket.
-func (c *Client) IP() netip.Addr { return ipOf(c.Address) }
+func (c *Client) IP() netip.Addr { return admission.AddrOf(c.Address) }

@@ -82,10 +82,7 @@ func (c *Config) Serve(ctx context.Context, ln net.Listener, handle Handler) err
 			return nil
 		case temporary(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			level := slog.LevelError
-			if !c.Gate.MayLog("accept", netip.Addr{}) {
-				level = slog.LevelDebug
-			}
+			level := c.Gate.LogLevel(slog.LevelError, "accept", netip.Addr{})
 			c.logger().Log(ctx, level, "accept failed", "listener", ln.Addr().String(), "err", err, "retry_in", pause)
 			select {
 			case <-time.After(pause):
@@ -149,9 +146,7 @@ func (n *negotiation) logEnd(err error) {
 	switch outcome := n.outcome(nil, err); outcome {
 	case OutcomeLeft, OutcomeChallenge, OutcomeFlood:
 	default:
-		if n.config.Gate.MayLog(string(outcome), ipOf(n.address)) {
-			level = slog.LevelWarn
-		}
+		level = n.config.Gate.LogLevel(slog.LevelWarn, string(outcome), admission.AddrOf(n.address))
 	}
 	// A peer's bytes can stand in the text (names of protocols in a handshake): made visible by the log, and cut.
 	text := err.Error()[:min(len(err.Error()), 200)]

@@ -127,7 +127,7 @@ func (n *negotiation) readProxyHeader() error {
 // cancels a query.
 func (n *negotiation) arrive(ctx context.Context) (err error) {
 	n.stage = "limits"
-	if n.visit, err = n.config.Gate.Arrive(ctx, ipOf(n.address)); err != nil || n.visit.Late() == nil {
+	if n.visit, err = n.config.Gate.Arrive(ctx, admission.AddrOf(n.address)); err != nil || n.visit.Late() == nil {
 		return err
 	}
 	if soon := time.Now().Add(admission.LatePatience); soon.Before(n.deadline) {

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 
 	"github.com/pires/go-proxyproto"
+
+	"github.com/replicon/pgreplicaproxy/internal/admission"
 )
 
 // Peers are connections by where they come from. The zero value holds none.
@@ -26,21 +28,13 @@ func (p Peers) Contain(peer net.Addr) bool {
 	if peer.Network() == "unix" {
 		return p.Unix
 	}
-	ip := ipOf(peer)
+	ip := admission.AddrOf(peer)
 	for _, network := range p.Networks {
 		if network.Contains(ip) {
 			return true
 		}
 	}
 	return false
-}
-
-// ipOf returns the IP address of a, IPv4 as such and without zone; the zero Addr where there is none.
-func ipOf(a net.Addr) netip.Addr {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap().WithZone("")
-	}
-	return netip.Addr{}
 }
 
 // Sizes of PROXY headers, from the specification (proxy-protocol.txt of HAProxy, 2.1 and 2.2).

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -61,6 +62,14 @@ func (g *Gate) MayLog(kind string, addr netip.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lines.take(kind, g.limits.prefix(addr), g.clock.now())
+}
+
+// LogLevel is the level of a line that MayLog is asked for: the usual one, or Debug beyond the bound.
+func (g *Gate) LogLevel(usual slog.Level, kind string, addr netip.Addr) slog.Level {
+	if g.MayLog(kind, addr) {
+		return usual
+	}
+	return slog.LevelDebug
 }
 
 // Unlogged returns, by kind, for how many lines MayLog was false since Unlogged was asked last. Kinds without any are left out.

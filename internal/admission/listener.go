@@ -16,6 +16,14 @@ const asideInAll, asidePerPrefix = 1024, 256
 // closed. Others are closed at once. The gate must have no limit of handshakes per second.
 func (g *Gate) Listen(ln net.Listener) net.Listener { return &listener{ln, g} }
 
+// AddrOf returns the IP address of a as a Gate is told it: IPv4 as such and without zone; the zero Addr where there is none.
+func AddrOf(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap().WithZone("")
+	}
+	return netip.Addr{}
+}
+
 type listener struct {
 	net.Listener
 	gate *Gate
@@ -27,11 +35,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		var addr netip.Addr
-		if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-			addr = tcp.AddrPort().Addr().Unmap().WithZone("")
-		}
-		visit, err := l.gate.Arrive(context.Background(), addr)
+		visit, err := l.gate.Arrive(context.Background(), AddrOf(conn.RemoteAddr()))
 		if err == nil && visit.Late() == nil {
 			return &visitor{conn, visit}, nil
 		}

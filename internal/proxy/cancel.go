@@ -96,10 +96,7 @@ func (s *Server) cancelHere(ctx context.Context, client *tlsfront.Client) bool {
 	defer done()
 	if _, err := passCancel(ctx, target, client.Opening.Cancel, originOf(client)); err != nil {
 		s.metrics.Cancelled("failed")
-		level := slog.LevelWarn
-		if !s.gate.MayLog("cancel", client.IP()) {
-			level = slog.LevelDebug
-		}
+		level := s.gate.LogLevel(slog.LevelWarn, "cancel", client.IP())
 		log.Log(ctx, level, "cancel request failed", "backend", target.Name, "err", err)
 		return true
 	}

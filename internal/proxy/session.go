@@ -248,10 +248,7 @@ func (s *session) fail(err error) {
 // levelOf is the level of the line about a login that ended with err: the usual one, or Debug beyond what strangers may fill the
 // log with.
 func (s *session) levelOf(err error, usual slog.Level) slog.Level {
-	if s.server.gate.MayLog(string(reasonOf(err)), s.client.IP()) {
-		return usual
-	}
-	return slog.LevelDebug
+	return s.server.gate.LogLevel(usual, string(reasonOf(err)), s.client.IP())
 }
 
 // linger lets a client that was refused read why: bytes of it that nobody has read would make the kernel reset the connection
