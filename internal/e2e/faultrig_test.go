@@ -41,7 +41,8 @@ type faultSetup struct {
 	through  map[string]string           // the address of a server, by its name, where it is not its own
 	ways     map[*pgcluster.Server]*line // which are these, where they are lines
 	mix      map[clientKind]int
-	interval string // of the monitor's questions; the harness's if empty
+	prepare  func(*pgcluster.Cluster) // the servers, before the program starts; nil for nothing
+	interval string                   // of the monitor's questions; the harness's if empty
 	// everywhere makes the program listen on every address.
 	everywhere bool
 }
@@ -53,6 +54,9 @@ const adminHCL = "admin {\n  address = \"127.0.0.1:0\"\n  pprof = true\n}\n"
 func startFault(t *testing.T, setup faultSetup) *faultRig {
 	t.Helper()
 	r := startServers(t, setup)
+	if setup.prepare != nil {
+		setup.prepare(r.c)
+	}
 	r.serve(setup)
 	mix := setup.mix
 	if mix == nil {

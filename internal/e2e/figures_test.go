@@ -55,23 +55,9 @@ func round(d time.Duration) time.Duration { return d.Round(d / 100).Round(100 * 
 // startFigures is startFault as an operator gets it.
 func startFigures(t *testing.T, setup faultSetup) *faultRig {
 	t.Helper()
-	return startFiguresWith(t, setup, func(*pgcluster.Cluster) {})
-}
-
-// startFiguresWith is startFigures with servers that are prepared before the program starts.
-func startFiguresWith(t *testing.T, setup faultSetup, prepare func(*pgcluster.Cluster)) *faultRig {
-	t.Helper()
 	setup.lines = append(setup.lines, "hold_primary = \"10s\"", "hold_replica = \"2s\"", "slow_start = \"30s\"")
 	setup.interval = "1s"
-	r := startServers(t, setup)
-	prepare(r.c)
-	r.serve(setup)
-	mix := setup.mix
-	if mix == nil {
-		mix = loadMix
-	}
-	r.load = startMix(t, r.p, r.db1, mix)
-	return r
+	return startFault(t, setup)
 }
 
 func measureCrash(t *testing.T) (times []time.Duration) {
@@ -189,13 +175,11 @@ type switchoverWay struct {
 // transaction, and counts what its clients are told.
 func measureSwitchovers(t *testing.T, way switchoverWay) (rows string) {
 	setup := faultSetup{async: true, mix: map[clientKind]int{writing: 4, reading: 4}, hcl: "drain_timeout = \"30s\"\n"}
-	var r *faultRig
 	if way.passthrough {
 		setup.lines = []string{"authentication = \"scram_passthrough\""}
-		r = startFiguresWith(t, setup, func(c *pgcluster.Cluster) { installSecretFunction(t, c) })
-	} else {
-		r = startFigures(t, setup)
+		setup.prepare = func(c *pgcluster.Cluster) { installSecretFunction(t, c) }
 	}
+	r := startFigures(t, setup)
 	b := &bench{script: tempFile(t, "insert.sql", []byte("INSERT INTO ledger VALUES (gen_random_uuid());\n")), dsn: r.p.dsn("app")}
 	ctx, stop := context.WithCancel(testContext(t))
 	defer stop()
