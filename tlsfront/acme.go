@@ -117,8 +117,10 @@ type acmeState struct {
 
 // NewACME prepares everything and connects nowhere. Run does the work, and must be called, for it also ends what NewACME began.
 func NewACME(cfg ACMEConfig) (*ACME, error) {
-	a := &ACME{cfg: cfg, log: cfg.Logger, retry: make(chan struct{}), states: make(map[string]*acmeState)}
-	a.looking = make(chan struct{}, challengesAtOnce)
+	a := &ACME{
+		cfg: cfg, log: cfg.Logger, states: make(map[string]*acmeState),
+		retry: make(chan struct{}), looking: make(chan struct{}, challengesAtOnce),
+	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
