@@ -8,6 +8,7 @@ package socket
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"time"
 )
@@ -16,8 +17,11 @@ import (
 // TCP_USER_TIMEOUT one that vanished while data was on its way to it (tcp(7)).
 const (
 	// keepAliveIdle, keepAliveInterval and keepAliveCount ask an idle peer for a sign of life. Where there is a user timeout
-	// it, and not the count, says when the peer is given up.
+	// it, and not the count, says when the peer is given up. Each socket waits longer than keepAliveIdle by a part of
+	// keepAliveSpread of its own: the probes of thousands that connected together would leave together, round by round, and be
+	// lost in the same full queue each time (on loopback net.core.netdev_max_backlog), until the user timeout.
 	keepAliveIdle     = 30 * time.Second
+	keepAliveSpread   = 60 * time.Second
 	keepAliveInterval = 10 * time.Second
 	keepAliveCount    = 3
 	// userTimeout is how long sent data, or a keepalive probe, may stay unacknowledged. Linux counts the time too in which a
@@ -40,7 +44,7 @@ type Socket struct {
 func New(conn net.Conn) (*Socket, error) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		if err := tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-			Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
+			Enable: true, Idle: keepAliveIdle + rand.N(keepAliveSpread), Interval: keepAliveInterval, Count: keepAliveCount,
 		}); err != nil {
 			return nil, fmt.Errorf("set keepalive: %w", err)
 		}

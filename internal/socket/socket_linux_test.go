@@ -19,28 +19,53 @@ import (
 // TestOptions reads back what New has set.
 func TestOptions(t *testing.T) {
 	s, _ := pair(t, "tcp")
-	raw, err := s.Conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, option := range []struct {
 		name              string
 		level, opt, value int
 	}{
 		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 30},
 		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
 		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 300_000},
 		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 	} {
-		var got int
-		var optErr error
-		err := raw.Control(func(fd uintptr) { got, optErr = unix.GetsockoptInt(int(fd), option.level, option.opt) })
-		if err := errors.Join(err, optErr); err != nil || got != option.value {
-			t.Errorf("%s: got %d, %v, want %d", option.name, got, err, option.value)
+		if got := getsockopt(t, s, option.level, option.opt); got != option.value {
+			t.Errorf("%s: got %d, want %d", option.name, got, option.value)
 		}
 	}
+}
+
+// TestKeepAliveSpread: sockets that connect together do not probe together.
+func TestKeepAliveSpread(t *testing.T) {
+	sockets := make(map[int]int)
+	for range 200 {
+		s, _ := pair(t, "tcp")
+		idle := getsockopt(t, s, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+		if idle < 30 || idle > 90 {
+			t.Fatalf("TCP_KEEPIDLE: got %d, want 30 to 90 s", idle)
+		}
+		sockets[idle]++
+	}
+	for idle, n := range sockets {
+		if n > 40 {
+			t.Errorf("%d of 200 sockets probe after %d s", n, idle)
+		}
+	}
+}
+
+func getsockopt(t *testing.T, s *socket.Socket, level, option int) int {
+	t.Helper()
+	raw, err := s.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value int
+	var optErr error
+	err = raw.Control(func(fd uintptr) { value, optErr = unix.GetsockoptInt(int(fd), level, option) })
+	if err := errors.Join(err, optErr); err != nil {
+		t.Fatalf("getsockopt %d, %d: %v", level, option, err)
+	}
+	return value
 }
 
 // TestNewClosed reports a connection that takes no options.
