@@ -26,6 +26,7 @@ type loop struct {
 
 	legs     []*leg // by descriptor
 	sessions atomic.Int64
+	started  bool // a goroutine, since others had their turn
 	stopping bool
 	done     chan struct{}
 
@@ -100,6 +101,10 @@ func (l *loop) run() {
 		}
 		if work {
 			l.work()
+		}
+		if l.started { // else it would wait until another thread has found it, which takes longer than what it does
+			l.started = false
+			runtime.Gosched()
 		}
 	}
 	_ = unix.Close(l.epoll)

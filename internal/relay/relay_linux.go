@@ -197,7 +197,11 @@ func (r *Relay) flushed(g *leg) {
 	if r.notice {
 		r.notice, r.result.Notified = false, true
 	}
-	if r.phase == lingering {
+	switch {
+	case r.phase != lingering:
+	case r.client.ended:
+		r.finish()
+	default:
 		r.after(lingerTime, r.finish)
 	}
 }
@@ -211,12 +215,10 @@ func (r *Relay) sayGoodbye() {
 	r.phase, r.upClosed = lingering, true
 	r.server.close(false)
 	r.detached.Store(true)
-	if r.result.Cause == Ended || len(r.client.waiting) == 0 {
-		r.after(lingerTime, r.finish)
-	}
+	waiting := len(r.client.waiting) > 0
 	r.client.closeWrite()
-	if r.client.ended && len(r.client.waiting) == 0 {
-		r.finish()
+	if r.phase != over && (r.result.Cause == Ended || !waiting) {
+		r.after(lingerTime, r.finish)
 	}
 	r.client.update()
 }
@@ -245,6 +247,7 @@ func (r *Relay) finish() {
 	r.loop.sessions.Add(-1)
 	r.result.Stats = r.Stats()
 	go r.cfg.Ended(r.result) // it may wait, for a log that is full; the loop must not
+	r.loop.started = true
 }
 
 // after calls f on the loop once d has passed. There is one timer: a new one replaces it.
