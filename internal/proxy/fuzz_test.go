@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"testing"
 
@@ -72,7 +73,7 @@ func FuzzLogin(f *testing.F) {
 		a := authentication{session: s, up: wire.NewReader(up), down: wire.NewReader(down), leg: &backends.Conn{Conn: down}}
 		first, err := a.down.Next(wire.MaxLogin)
 		if err == nil {
-			err = a.run(first)
+			err = errors.Join(a.run(first), s.write(nil))
 		}
 		if down.told.Len() > 0 && !a.challenged {
 			t.Errorf("%q reached a server that had asked for nothing", down.told.Bytes())
