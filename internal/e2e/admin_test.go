@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -234,6 +235,8 @@ func TestAdminConnectionsAreBounded(t *testing.T) {
 // A login that is under way on a server that is drained comes to its end before the session is asked to move on.
 func TestDrainLetsLoginsEnd(t *testing.T) {
 	drained := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(drained) })
+	defer goOn()
 	f := startFake(t, sharedCluster(t, versions[0]).Servers()[0], func(s *fakeSession) {
 		s.say(authOK)
 		<-drained
@@ -249,7 +252,7 @@ func TestDrainLetsLoginsEnd(t *testing.T) {
 	}
 	drain := command{args: []string{"drain", "db1", "-c", filepath.Join(p.dir, "pgreplicaproxy.hcl")}}
 	_, errs, code := drain.run(t)
-	close(drained)
+	goOn()
 	if code != 0 {
 		t.Fatalf("drain: exit code %d: %s", code, errs)
 	}

@@ -53,7 +53,7 @@ func (a *authentication) step(m wire.Message) (done bool, err error) {
 		}
 		return false, &serverError{sqlState: state}
 	case wire.TypeNegotiateProtocolVersion, wire.TypeNoticeResponse, wire.TypeParameterStatus:
-		return false, a.session.say(m)
+		return false, a.session.write(m.Append(nil))
 	default:
 		return false, fmt.Errorf("server %s sent message %q during authentication", a.session.target.Name, m.Type)
 	}
@@ -100,12 +100,12 @@ func (a *authentication) request(m wire.Message) (done bool, err error) {
 		if err := a.session.enter(); err != nil {
 			return false, err
 		}
-		return true, a.session.say(m)
+		return true, a.session.write(m.Append(nil))
 	case wire.AuthSASL:
 		return false, a.sasl(data)
 	case wire.AuthSASLFinal:
 		a.proven = true
-		return false, a.session.say(m)
+		return false, a.session.write(m.Append(nil))
 	case wire.AuthSASLContinue:
 		if !a.challenged {
 			return false, errors.New("server continued a SASL exchange that it had not begun")

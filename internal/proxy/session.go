@@ -43,7 +43,6 @@ type session struct {
 	forget func()      // removes the key from the cancel table
 	stop   func() bool
 	cancel func() // ends what the login waits for
-	unsaid []byte // what goes to the client before the next write
 
 	mu      sync.Mutex
 	target  backends.Target // of leg
@@ -326,23 +325,8 @@ func clientError(err error) error {
 	return err
 }
 
-// maxUnsaid is how many bytes may wait for the next write.
-const maxUnsaid = 4096
-
-// say sends a message to the client, with the next write. It is for what the client can do nothing with until then: each write is
-// a TLS record, and wakes the client up.
-func (s *session) say(m wire.Message) error {
-	if s.unsaid = m.Append(s.unsaid); len(s.unsaid) > maxUnsaid {
-		return s.write(nil)
-	}
-	return nil
-}
-
-// write sends b to the client, behind what was said before.
+// write sends b to the client.
 func (s *session) write(b []byte) error {
-	if len(s.unsaid) > 0 {
-		b, s.unsaid = append(s.unsaid, b...), nil
-	}
 	if _, err := s.client.Conn.Write(b); err != nil {
 		return clientError(err)
 	}

@@ -4,9 +4,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-
-	"github.com/replicon/pgreplicaproxy/tlsfront"
-	"github.com/replicon/pgreplicaproxy/wire"
 )
 
 // The address is whole whatever the name is: servers cut at 63 bytes.
@@ -27,40 +24,6 @@ func TestNameClient(t *testing.T) {
 	} {
 		if got := nameClient(test.name, test.address); got != test.want || len(got) > 63 {
 			t.Errorf("nameClient(%q, %v) is %q, want %q", test.name, test.address, got, test.want)
-		}
-	}
-}
-
-// What the client can do nothing with yet waits for the next write, unless it becomes much.
-func TestSay(t *testing.T) {
-	conn := newTape(nil)
-	s := &session{client: &tlsfront.Client{Conn: conn}}
-	want := ""
-	for _, body := range []string{"one", "two"} {
-		m := wire.Message{Type: wire.TypeNoticeResponse, Body: []byte(body)}
-		if err := s.say(m); err != nil {
-			t.Fatal(err)
-		}
-		want += string(m.Append(nil))
-	}
-	if conn.told.Len() > 0 {
-		t.Errorf("the client heard %q at once", conn.told.Bytes())
-	}
-	for _, last := range []string{"last", "after it"} {
-		if err := s.write([]byte(last)); err != nil {
-			t.Fatal(err)
-		}
-		want += last
-	}
-	if got := conn.told.String(); got != want {
-		t.Errorf("the client heard %q, want %q", got, want)
-	}
-	for range 1000 {
-		if err := s.say(wire.Message{Type: wire.TypeNoticeResponse, Body: make([]byte, 100)}); err != nil {
-			t.Fatal(err)
-		}
-		if len(s.unsaid) > maxUnsaid {
-			t.Fatalf("%d bytes wait", len(s.unsaid))
 		}
 	}
 }
