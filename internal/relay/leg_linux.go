@@ -31,6 +31,10 @@ type leg struct {
 	interest uint32 // events asked of epoll; known says whether it knows the descriptor at all
 	known    bool
 
+	run      int  // bytes read since the peer was
+	gathered bool // see heard
+	quiet    bool // not heard since the loop looked
+
 	ended    bool // nothing more will be read
 	closing  bool // the sending half is to be closed once nothing waits
 	shutdown bool // it was
@@ -96,6 +100,7 @@ func (g *leg) read() {
 			g.eof()
 			return
 		}
+		g.heard(n)
 		g.received(l.raw[:n])
 		// A short read has emptied the socket (epoll(7)); a peer that does not take what it gets stops us.
 		if n < len(l.raw) || g.fd < 0 || g.ended || len(g.peer.waiting) > 0 {
@@ -185,6 +190,7 @@ func (g *leg) close(reset bool) {
 	if g.fd < 0 {
 		return
 	}
+	g.release()
 	g.forget()
 	if reset {
 		_ = unix.SetsockoptLinger(g.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +25,9 @@ type loop struct {
 	inbox []func()
 	woken bool // a wake-up is under way
 
-	legs     []*leg // by descriptor
+	legs     []*leg    // by descriptor
+	gathered []*leg    // see leg.heard
+	released time.Time // when those were looked at
 	sessions atomic.Int64
 	started  bool // a goroutine, since others had their turn
 	stopping bool
@@ -102,6 +105,9 @@ func (l *loop) run() {
 		if work {
 			l.work()
 		}
+		if len(l.gathered) > 0 {
+			l.releaseQuiet()
+		}
 		if l.started { // else it would wait until another thread has found it, which takes longer than what it does
 			l.started = false
 			runtime.Gosched()
@@ -114,18 +120,25 @@ func (l *loop) run() {
 // wait waits for events, for as long as it takes; the first 10 ms of it keeping the processor of Go's scheduler (its P) that
 // the loop runs on. To give it back costs a busy loop half as much again as its other work: since Go 1.26 the runtime's
 // monitor takes the P of a goroutine that has made system calls for 10 ms away in each further one, and stays awake for it.
-// Where there are no more Ps than loops, the goroutines of the logins need them.
+// Where there are no more Ps than loops, the goroutines of the logins need them. It returns early while legs are gathered.
 func (l *loop) wait(events []unix.EpollEvent) (int, error) {
+	limit := -1
+	if len(l.gathered) > 0 {
+		limit = int(gatherTime.Milliseconds())
+	}
 	if runtime.GOMAXPROCS(0) > l.loops {
-		n, err := waitBriefly(l.epoll, events)
+		if limit > 0 {
+			return waitBriefly(l.epoll, events, limit)
+		}
+		n, err := waitBriefly(l.epoll, events, briefly)
 		if err != nil { // others have had their turn
-			n, _ = waitBriefly(l.epoll, events)
+			n, _ = waitBriefly(l.epoll, events, briefly)
 		}
 		if n > 0 {
 			return n, nil
 		}
 	}
-	return unix.EpollWait(l.epoll, events, -1)
+	return unix.EpollWait(l.epoll, events, limit)
 }
 
 // work does what was left in the inbox.

@@ -29,14 +29,14 @@ func transfer(call uintptr, fd int, p []byte) (int, error) {
 	}
 }
 
-// briefly is how long waitBriefly waits, in milliseconds: about as long as Go lets a goroutine run before others have their turn.
+// briefly is how long waitBriefly may wait, in milliseconds: about as long as Go lets a goroutine run before others have their turn.
 const briefly = 10
 
 // waitBriefly waits for events of an epoll instance, not longer than a goroutine may run. For Go's scheduler it is one that
 // runs; to stop the world, or give others their turn, it sends such a one a signal, which ends the wait with EINTR.
-func waitBriefly(epoll int, events []unix.EpollEvent) (int, error) {
+func waitBriefly(epoll int, events []unix.EpollEvent, milliseconds int) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
-		uintptr(len(events)), briefly, 0, 0)
+		uintptr(len(events)), uintptr(milliseconds), 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
