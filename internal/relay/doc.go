@@ -8,6 +8,6 @@
 // [Start], [Relay.End], [Relay.Stats] and the calls of Config.Lost and Config.Ended are the border behind which the way of relaying may
 // change. There is no call that blocks for the length of a session, so a relay need not spend a goroutine on one.
 //
-// Read relay.go for the border, then relay_linux.go for a session on an event loop and ending_linux.go for its end (the files named
-// goroutines are the other way), then internal/proxy for what leads to it.
+// Read relay.go for the border, then relay_linux.go for a session on an event loop, ending_linux.go for its end and gather_linux.go for
+// what saves reads in bulk (the files named goroutines are the other way), then internal/proxy for what leads to it.
 package relay
