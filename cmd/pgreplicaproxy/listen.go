@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,13 +10,12 @@ import (
 
 // listen binds one address. A socket file that a dead process left behind is replaced; one that somebody serves is not.
 func listen(l listenerConfig) (net.Listener, error) {
-	config, ctx := net.ListenConfig{KeepAlive: -1}, context.Background() // package socket sets it
-	ln, err := config.Listen(ctx, l.Network, l.Address)
+	ln, err := net.Listen(l.Network, l.Address)
 	if err != nil && l.Network == "unix" && errors.Is(err, syscall.EADDRINUSE) && abandoned(l.Address) {
 		if err := os.Remove(l.Address); err != nil {
 			return nil, fmt.Errorf("remove abandoned socket: %w", err)
 		}
-		ln, err = config.Listen(ctx, l.Network, l.Address)
+		ln, err = net.Listen(l.Network, l.Address)
 	}
 	if err != nil {
 		return nil, explainListen(l, err)
