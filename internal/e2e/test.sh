@@ -9,7 +9,7 @@ packages="$(go list "$@")"
 run() { go test -race -count=1 -timeout 40m -p 2 -json "$@"; }
 # The end-to-end tests have the processors for themselves: they are about what servers and clients do in time. The last run is of
 # the relay that other systems have.
-# shellcheck disable=SC2046,SC2086
+# shellcheck disable=SC2086
 {
 	set +e # testreport tells what failed
 	for chosen in -v -e; do
