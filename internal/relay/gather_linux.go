@@ -33,28 +33,21 @@ func (g *leg) heard(n int) {
 	}
 }
 
-// release ends the gathering: what is there is told of at once.
-func (g *leg) release() {
-	if !g.gathered {
-		return
-	}
-	g.gathered, g.run = false, 0
-	_ = unix.SetsockoptInt(g.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) // takes what was taken before
-	l := g.r.loop
-	l.gathered = slices.DeleteFunc(l.gathered, func(other *leg) bool { return other == g })
-}
-
-// releaseQuiet releases the legs that were not heard since it was called last, if that was long enough ago.
+// releaseQuiet ends the gathering of the legs that were not heard since it was called last, closed ones among them, if that was long
+// enough ago. What is there is told of at once.
 func (l *loop) releaseQuiet() {
 	now := time.Now()
 	if now.Sub(l.released) < gatherTime {
 		return
 	}
 	l.released = now
-	for _, g := range slices.Clone(l.gathered) {
-		if g.quiet {
-			g.release()
+	l.gathered = slices.DeleteFunc(l.gathered, func(g *leg) bool {
+		if !g.quiet {
+			g.quiet = true
+			return false
 		}
-		g.quiet = true
-	}
+		g.gathered, g.run = false, 0
+		_ = unix.SetsockoptInt(g.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) // takes what was taken before, if it is open
+		return true
+	})
 }

@@ -190,7 +190,6 @@ func (g *leg) close(reset bool) {
 	if g.fd < 0 {
 		return
 	}
-	g.release()
 	g.forget()
 	if reset {
 		_ = unix.SetsockoptLinger(g.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

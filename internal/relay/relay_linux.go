@@ -215,9 +215,9 @@ func (r *Relay) sayGoodbye() {
 	r.phase, r.upClosed = lingering, true
 	r.server.close(false)
 	r.detached.Store(true)
-	waiting := len(r.client.waiting) > 0
-	r.client.closeWrite()
-	if r.phase != over && (r.result.Cause == Ended || !waiting) {
+	waited := len(r.client.waiting) > 0
+	r.client.closeWrite() // flushed is told unless something waits still
+	if len(r.client.waiting) > 0 && (r.result.Cause == Ended || !waited) {
 		r.after(lingerTime, r.finish)
 	}
 	r.client.update()
