@@ -15,7 +15,8 @@ import (
 	"github.com/replicon/pgreplicaproxy/wire"
 )
 
-// randomMessages makes a stream of about size bytes: mostly short messages, some of no body, some long.
+// randomMessages makes a stream of about size bytes: mostly short messages, some of no body, some long. None is an ErrorResponse:
+// with that as the server's last word a client that closes has lost its server.
 func randomMessages(rng *rand.Rand, size int) []byte {
 	var stream []byte
 	for len(stream) < size {
@@ -26,7 +27,11 @@ func randomMessages(rng *rand.Rand, size int) []byte {
 		for i := range body {
 			body[i] = byte(rng.Uint32())
 		}
-		stream = wire.Message{Type: byte(rng.Uint32()), Body: body}.Append(stream)
+		messageType := byte(rng.Uint32())
+		if messageType == wire.TypeErrorResponse {
+			messageType = wire.TypeReadyForQuery
+		}
+		stream = wire.Message{Type: messageType, Body: body}.Append(stream)
 	}
 	return stream
 }
