@@ -212,6 +212,10 @@ cluster "main" {
   max_lag       = "16MB"
   allow_delayed = false
 
+  # The number that `SELECT system_identifier FROM pg_control_system()` tells on every server of the cluster; a server that tells
+  # another one is never served. If left out, it is the one on which all servers agree when the proxy first sees them.
+  # system_identifier = "7345678901234567890"
+
   # While two servers claim to be the primary, and neither is on a timeline that the cluster has left: "auto" believes the
   # one that most of the other servers stream from, or of two alone the newer one once the older has no standby left, and
   # serves neither while that does not tell; "newest" believes the higher timeline, "keep" the one that was served before,

@@ -24,6 +24,7 @@ type observation struct {
 
 // rules is what an operator can say about the judgement.
 type rules struct {
+	identity     string // MonitorConfig.SystemIdentifier
 	onConflict   OnConflict
 	takeover     bool // MonitorConfig.AllowSameTimelineTakeover
 	allowDelayed bool
@@ -47,7 +48,8 @@ type verdict struct {
 //
 // The rules, of which docs/design.md says more ("Servers and their roles"):
 //
-//   - R1: a server with another system identifier is Foreign. The first identifier is pinned when all servers agree.
+//   - R1: a server with another system identifier is Foreign. The operator names the identifier, or the first one is pinned when
+//     all servers agree.
 //   - R2: a primary on a timeline that the cluster has left is Quarantined, even if it is the only one up.
 //   - R3: the incumbent on its timeline is accepted again; another server on it is Quarantined, unless the incumbent is
 //     certainly gone and the server was in recovery before, and so can have been promoted to the same number.
@@ -77,7 +79,10 @@ type judgement struct {
 
 // identify pins the cluster's identity where there is none (R1), and sets strangers apart.
 func (j *judgement) identify() {
-	if j.memory.SystemIdentifier == "" {
+	switch named := j.rules.identity; {
+	case named != "" && named != j.memory.SystemIdentifier:
+		j.memory = memory{SystemIdentifier: named} // what was remembered is of another cluster
+	case j.memory.SystemIdentifier == "":
 		j.memory.SystemIdentifier = unanimous(j.observations)
 	}
 	for i, o := range j.observations {

@@ -74,6 +74,9 @@ func (w *world) stop() {
 // observe is a round of the monitor's.
 func (w *world) observe() {
 	w.now = w.now.Add(time.Second)
+	if named := w.config.SystemIdentifier; named != "" && named != w.p.memory.SystemIdentifier {
+		w.before = memory{} // what is remembered is of another cluster
+	}
 	config := w.config.settled()
 	config.now = func() time.Time { return w.now }
 	w.p.publish(context.Background(), config, slices.Clone(w.servers))
@@ -95,6 +98,9 @@ func (w *world) check() {
 			}
 			primary = i
 		}
+	}
+	if named := w.config.SystemIdentifier; named != "" && w.p.memory.SystemIdentifier != named {
+		w.t.Fatalf("the cluster is %q, and %q was named", w.p.memory.SystemIdentifier, named)
 	}
 	if w.p.memory.Epoch < w.before.Epoch {
 		w.t.Fatalf("the epoch went back from %d to %d", w.before.Epoch, w.p.memory.Epoch)
@@ -202,9 +208,13 @@ func TestNeverTwoPrimaries(t *testing.T) {
 				_ = os.Remove(w.path)
 				w.start()
 			},
+			"the operator names the cluster": func(*rapid.T) {
+				w.config.SystemIdentifier = rapid.SampledFrom([]string{"", "A", "B"}).Draw(t, "identifier")
+			},
 			"the operator accepts": func(*rapid.T) {
 				o := rapid.SampledFrom(w.servers).Draw(t, "server")
-				if o.claim == policy.Primary {
+				named := w.config.SystemIdentifier
+				if o.claim == policy.Primary && (named == "" || named == o.reading.systemIdentifier) {
 					w.p.memory = w.p.memory.accepted(o, w.servers)
 					w.before = w.p.memory
 				}

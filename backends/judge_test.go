@@ -119,6 +119,27 @@ func TestJudge(t *testing.T) {
 			[]saw{gone("db1", Down), {name: "db2", status: Up, claim: policy.Primary, timeline: 9, identity: "B"}},
 			"db1 unknown down, db2 unknown foreign", 0,
 		},
+		{
+			"R1: the operator's word, while they differ",
+			memory{},
+			rules{identity: "A"},
+			[]saw{primaryOn("db1", 1), {name: "db2", status: Up, claim: policy.Primary, timeline: 9, identity: "B"}},
+			"db1 primary, db2 unknown foreign", 1,
+		},
+		{
+			"R1: the operator's word, before the cluster was seen",
+			memory{},
+			rules{identity: "A"},
+			[]saw{gone("db1", Down), {name: "db2", status: Up, claim: policy.Primary, timeline: 9, identity: "B"}},
+			"db1 unknown down, db2 unknown foreign", 0,
+		},
+		{
+			"R1: the operator's word against what is remembered: the timelines of another cluster mean nothing",
+			memory{SystemIdentifier: "B", Primary: "db2", Epoch: 3, Standbys: map[string]uint32{"db3": 3}},
+			rules{identity: "A"},
+			[]saw{primaryOn("db1", 1), {name: "db2", status: Up, claim: policy.Primary, timeline: 3, identity: "B"}},
+			"db1 primary, db2 unknown foreign", 1,
+		},
 		// R2
 		{
 			"R2: a stale primary, alone (fact 1: its position is higher)",
@@ -494,6 +515,9 @@ func TestJudgeEveryCombination(t *testing.T) {
 	for _, m := range memories() {
 		for on := ConflictAuto; on <= ConflictRefuse; on++ {
 			r := rules{onConflict: on}
+			if on == ConflictNewest {
+				r.identity = "A"
+			}
 			for _, a := range kinds("db1", "db2") {
 				for _, b := range kinds("db2", "db1", "db3") {
 					checkJudged(t, m, r, []observation{a, b})
@@ -521,7 +545,11 @@ func checkJudged(t *testing.T, m memory, r rules, observations []observation) {
 	if !slices.Equal(before, observations) {
 		fail("judge changed its argument")
 	}
-	if problem := wrong(v, m); problem != "" {
+	known := m
+	if r.identity != "" && r.identity != m.SystemIdentifier { // what is known is of another cluster
+		known = memory{SystemIdentifier: r.identity}
+	}
+	if problem := wrong(v, known); problem != "" {
 		fail("%s", problem)
 	}
 	for i, o := range observations {

@@ -37,6 +37,9 @@ type MonitorConfig struct {
 	// AllowDelayed serves standbys that replay late on purpose (recovery_min_apply_delay). They are measured by what they have
 	// received.
 	AllowDelayed bool
+	// SystemIdentifier is the cluster's; a server with another one is never served. Empty is that of all servers at the first
+	// start, once they agree. Another one than before forgets what was remembered.
+	SystemIdentifier string
 	// OnConflict says what is done while several servers claim to be the primary.
 	OnConflict OnConflict
 	// MinStandbysForWrite is how many standbys a primary needs to be served: one that is cut off from all others has lost them.
@@ -192,7 +195,7 @@ func (m *Monitor) rules(config MonitorConfig) rules {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return rules{
-		onConflict: config.OnConflict, takeover: config.AllowSameTimelineTakeover, allowDelayed: config.AllowDelayed, leader: m.leader,
+		identity: config.SystemIdentifier, onConflict: config.OnConflict, takeover: config.AllowSameTimelineTakeover, allowDelayed: config.AllowDelayed, leader: m.leader,
 	}
 }
 

@@ -19,6 +19,10 @@ func (m *Monitor) Accept(backend string) error {
 			if o.claim != policy.Primary {
 				return fmt.Errorf("backend %q does not claim to be the primary: it is %s, %s", backend, o.claim, p.status(backend))
 			}
+			if named := m.systemIdentifier(); named != "" && named != o.reading.systemIdentifier {
+				return fmt.Errorf("backend %q has the system identifier %s, and system_identifier is set to %s: change that first",
+					backend, o.reading.systemIdentifier, named)
+			}
 			p.memory, p.unreadable = p.memory.accepted(o, p.observations), nil
 			m.logger.Warn("primary accepted by the operator", "cluster", m.cluster, "backend", backend,
 				"timeline", o.reading.timeline, "system_identifier", o.reading.systemIdentifier)

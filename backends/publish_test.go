@@ -139,6 +139,28 @@ func TestOperator(t *testing.T) {
 	}
 }
 
+// A system identifier that is named later sets the others apart, and holds against Accept until it is changed itself.
+func TestSystemIdentifier(t *testing.T) {
+	noLeaks(t)
+	db1, db2 := named(t, "db1", false), named(t, "db2", false)
+	db2.set(func() { db2.identity = "7000000000000000002" })
+	config := MonitorConfig{Targets: []Target{db1.Target, db2.Target}, Interval: 20 * time.Millisecond}
+	m, _ := monitor(t, config)
+	awaitServer(t, m, "db1", policy.Unknown, Foreign)
+	config.SystemIdentifier = "7000000000000000002"
+	m.Update(config)
+	awaitServer(t, m, "db2", policy.Primary, Up)
+	awaitServer(t, m, "db1", policy.Unknown, Foreign)
+	want := `backend "db1" has the system identifier 7000000000000000001, and system_identifier is set to 7000000000000000002: change that first`
+	if err := m.Accept("db1"); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	config.SystemIdentifier = "7000000000000000001"
+	m.Update(config)
+	awaitServer(t, m, "db1", policy.Primary, Up)
+	awaitServer(t, m, "db2", policy.Unknown, Foreign)
+}
+
 func TestOperatorAfterTheEnd(t *testing.T) {
 	m := NewMonitor(MonitorConfig{})
 	ctx, cancel := context.WithCancel(t.Context())

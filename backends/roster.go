@@ -76,6 +76,13 @@ func (m *Monitor) SetTargets(targets []Target) {
 	m.setRoster(newRoster(config, m.roster))
 }
 
+// systemIdentifier is MonitorConfig.SystemIdentifier.
+func (m *Monitor) systemIdentifier() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.roster.config.SystemIdentifier
+}
+
 // setRoster makes Run follow next. The caller holds mu.
 func (m *Monitor) setRoster(next *roster) {
 	m.roster = next

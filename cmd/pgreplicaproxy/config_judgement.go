@@ -13,11 +13,26 @@ import (
 
 // judgement reads what a cluster says about which of its servers are believed, and how late they may be.
 func (c *converter) judgement(raw *rawCluster, m *backends.MonitorConfig) {
+	m.SystemIdentifier = c.systemIdentifier(raw.SystemIdentifier)
 	m.MaxLag = choice(c, raw.MaxLag, defaultMaxLag, parseLagLimit)
 	m.AllowDelayed = c.boolean(raw.AllowDelayed, false)
 	m.OnConflict = choice(c, raw.OnConflict, defaultOnConflict, backends.ParseOnConflict)
 	m.AllowSameTimelineTakeover = c.boolean(raw.AllowSameTimelineTakeover, false)
 	m.MinStandbysForWrite = c.minStandbys(raw.MinStandbysForWrite, len(raw.Backends))
+}
+
+// systemIdentifier returns one as servers write it: a number of 64 bits with a sign.
+func (c *converter) systemIdentifier(a *hcl.Attribute) string {
+	s, ok := value[string](c, a, `a number in double quotes, such as "7345678901234567890"`)
+	if !ok {
+		return ""
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err != nil || n == 0 || strconv.FormatInt(n, 10) != s {
+		c.fail(a.Expr.Range(), "Not a system identifier",
+			"%s takes the number that `SELECT system_identifier FROM pg_control_system()` tells on every server of the cluster, not %q.", a.Name, s)
+		return ""
+	}
+	return s
 }
 
 // minStandbys returns how many standbys a primary must have. Standbys that the file does not name count for the server, and

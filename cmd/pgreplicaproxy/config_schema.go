@@ -158,6 +158,7 @@ type rawCluster struct {
 	OnPromoted *hcl.Attribute `hcl:"on_promoted,optional"`
 	OnLagging  *hcl.Attribute `hcl:"on_lagging,optional"`
 
+	SystemIdentifier          *hcl.Attribute `hcl:"system_identifier,optional"`
 	MaxLag                    *hcl.Attribute `hcl:"max_lag,optional"`
 	AllowDelayed              *hcl.Attribute `hcl:"allow_delayed,optional"`
 	OnConflict                *hcl.Attribute `hcl:"on_conflict,optional"`

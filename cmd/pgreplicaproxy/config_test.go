@@ -185,6 +185,8 @@ func TestEveryKeyIsConverted(t *testing.T) {
 					Interval:    2 * time.Second,
 					Timeout:     1500 * time.Millisecond,
 
+					SystemIdentifier: "7345678901234567890",
+
 					MaxLag: backends.LagLimit{Time: 90 * time.Second}, AllowDelayed: true, OnConflict: backends.ConflictKeep,
 					MinStandbysForWrite: 1, AllowSameTimelineTakeover: true,
 				},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -120,7 +121,8 @@ func TestForeignServer(t *testing.T) {
 	other := startCluster(t, pgcluster.Config{})
 	db1, db2 := c.Server("db1"), c.Server("db2")
 	stranger := backend{"db3", serverAddress(other.Servers()[0]), 1000}
-	p := serve(t, listenHCL+backendsHCL(nil, backend{"db1", serverAddress(db1), 1}, backend{"db2", serverAddress(db2), 1}, stranger))
+	servers := []backend{{"db1", serverAddress(db1), 1}, {"db2", serverAddress(db2), 1}, stranger}
+	p := serve(t, listenHCL+backendsHCL(nil, servers...))
 	for _, database := range []string{"app", "app_replica"} {
 		wantNowhere(t, p, database, "db2 is unknown (the servers belong to different clusters)", "db3 is unknown")
 	}
@@ -133,6 +135,14 @@ func TestForeignServer(t *testing.T) {
 	}
 	wantPlace(t, p, "app", db1)
 	wantPlace(t, p, "app_replica", db2)
+
+	identifier, err = db1.QueryString(testContext(t), "postgres", "SELECT system_identifier FROM pg_control_system()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := serve(t, listenHCL+backendsHCL([]string{"system_identifier = " + strconv.Quote(identifier)}, servers...))
+	wantPlace(t, told, "app", db1) // without another word
+	told.waitChange(0, "db3", "unknown", "foreign")
 
 	seen := p.logged()
 	if err := db1.Stop(testContext(t), pgcluster.Fast); err != nil {

@@ -85,6 +85,7 @@ cluster "main" {
   on_promoted = "leave"
   on_lagging  = "close"
 
+  system_identifier            = "7345678901234567890"
   max_lag                      = "90s"
   allow_delayed                = true
   on_conflict                  = "keep"

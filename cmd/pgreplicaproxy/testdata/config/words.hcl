@@ -9,6 +9,7 @@ cluster "main" {
   on_lagging  = ""
   on_conflict = "both"
   max_lag     = "16mb"
+  system_identifier = "0x65"
   min_standbys_for_write = -1
   monitor { password = env("TEST_MONITOR_PASSWORD") }
   backend_tls { mode = "prefer" }
