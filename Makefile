@@ -57,14 +57,12 @@ tls-scan: ## look at a listener with sslscan and testssl.sh (2 minutes)
 .PHONY: bench
 bench: build ## measure against PgBouncer, HAProxy and a direct connection, as ratios (40 minutes)
 	@internal/pgcluster/install.sh
-	@internal/bench/install.sh
-	@go run ./internal/bench
+	@internal/bench/run.sh
 
 .PHONY: bench-quick
 bench-quick: build ## the same in 3 minutes
 	@internal/pgcluster/install.sh
-	@internal/bench/install.sh
-	@go run ./internal/bench -quick
+	@internal/bench/run.sh -quick
 
 .PHONY: soak
 soak: build ## load and attack the program for MINUTES

@@ -68,7 +68,7 @@ var external = map[string][]string{
 	"internal/handover":  {"github.com/coreos/go-systemd/v22/activation", "golang.org/x/sys/unix"},
 	"internal/relay":     {"golang.org/x/sys/unix"},
 	"internal/metrics":   {"github.com/prometheus/client_golang/prometheus"},
-	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn"},
+	"internal/bench":     {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sys/unix"},
 	"internal/soak":      {"github.com/jackc/pgx/v5/pgconn"},
 	"internal/pgcluster": {"github.com/jackc/pgx/v5/pgconn", "golang.org/x/sync", "golang.org/x/sys/unix"},
 	"cmd/pgreplicaproxy": {

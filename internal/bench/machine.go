@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // machine says what was measured, and on what.
@@ -19,6 +22,7 @@ type machine struct {
 	Model      string  `json:"cpu_model"`
 	MemoryGiB  float64 `json:"memory_gib"`
 	System     string  `json:"system"`
+	Congestion string  `json:"congestion_control"`
 	Program    string  `json:"program"`
 	PostgreSQL string  `json:"postgresql"`
 	PgBouncer  string  `json:"pgbouncer"`
@@ -43,9 +47,11 @@ func (r *rig) describe(ctx context.Context) (machine, error) {
 	errs = append(errs, err)
 	version, err := r.server.QueryString(ctx, "postgres", "SHOW server_version")
 	errs = append(errs, err)
+	congestion, err := congestionControl()
+	errs = append(errs, err)
 	m := machine{
 		CPUs: runtime.NumCPU(), Model: cpuModel(), MemoryGiB: float64(memory) / (1 << 30),
-		System:  "Linux " + strings.TrimSpace(string(kernel)),
+		System: "Linux " + strings.TrimSpace(string(kernel)), Congestion: congestion,
 		Program: firstLine(r.binary, "version"), PostgreSQL: "PostgreSQL " + version,
 		PgBouncer: firstLine(r.pgbouncer, "--version"), HAProxy: firstLine(r.haproxy, "-v"),
 		Pgbench: firstLine(r.pgbench, "--version"),
@@ -55,6 +61,29 @@ func (r *rig) describe(ctx context.Context) (machine, error) {
 		return m, fmt.Errorf("describe the machine: %w", err)
 	}
 	return m, nil
+}
+
+// congestionControl returns what TCP uses between two ends on this machine.
+func congestionControl() (name string, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	var optionErr error
+	err = raw.Control(func(fd uintptr) {
+		name, optionErr = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	})
+	return name, errors.Join(err, optionErr)
 }
 
 // cpuModel returns the model of the CPU where the kernel tells it, else the architecture.

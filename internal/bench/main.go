@@ -1,7 +1,8 @@
 //go:build linux
 
 // Command bench measures the built program against its peers: PgBouncer, HAProxy and a direct connection, all in front
-// of one throwaway PostgreSQL with TLS on this machine. `make bench` runs it.
+// of one throwaway PostgreSQL with TLS on this machine. `make bench` runs it, by run.sh, which sees to it that the machine's
+// congestion control is not what is measured.
 //
 // Absolute numbers mean little on a machine that others use too, so it works in rounds. Each round runs every workload
 // through every target, in random order, and everything is told as the median of ratios within a round: the rate to

@@ -36,7 +36,7 @@ type printer func(format string, args ...any)
 func reportSetting(p printer, s settings, res results) {
 	m := res.Machine
 	p("# Benchmark\n")
-	p("- Machine: %d CPUs (%s), %.0f GiB, %s", m.CPUs, m.Model, m.MemoryGiB, m.System)
+	p("- Machine: %d CPUs (%s), %.0f GiB, %s, congestion control %s", m.CPUs, m.Model, m.MemoryGiB, m.System, m.Congestion)
 	p("- Versions: %s, %s, %s, %s, clients %s", m.Program, m.PostgreSQL, m.PgBouncer, m.HAProxy, m.Pgbench)
 	p("- %d rounds, pgbench for %d s, COPY of %d MiB, seed %d", res.Rounds, res.Seconds, res.Copied>>20, res.Seed)
 	if others := othersOf(res.Runs); others.N > 0 {
