@@ -93,6 +93,7 @@ func TestIdleWithServerStuck(t *testing.T) {
 				}
 				r.server.write(ready("I"))
 				r.client.expect(ready("I"))
+				r.eventually("the COPY has come to the relay", func() bool { return r.relay.Stats().ToServer > 0 })
 				r.relay.End(untilIdle("x"))
 				r.server.expect(data)
 				r.client.expectEnd(fatal("x"))
