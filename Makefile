@@ -55,7 +55,7 @@ tls-scan: ## look at a listener with sslscan and testssl.sh (2 minutes)
 	@internal/e2e/tlsscan.sh
 
 .PHONY: bench
-bench: build ## measure against PgBouncer, HAProxy and a direct connection, as ratios (40 minutes)
+bench: build ## measure against PgBouncer, HAProxy and a direct connection, as ratios (25 minutes)
 	@internal/pgcluster/install.sh
 	@internal/bench/run.sh
 

@@ -514,18 +514,15 @@ func memories() []memory {
 func TestJudgeEveryCombination(t *testing.T) {
 	for _, m := range memories() {
 		for on := ConflictAuto; on <= ConflictRefuse; on++ {
-			r := rules{onConflict: on}
-			if on == ConflictNewest {
-				r.identity = "A"
-			}
 			for _, a := range kinds("db1", "db2") {
 				for _, b := range kinds("db2", "db1", "db3") {
-					checkJudged(t, m, r, []observation{a, b})
+					checkJudged(t, m, rules{onConflict: on}, []observation{a, b})
+					checkJudged(t, m, rules{onConflict: on, identity: "A"}, []observation{a, b})
 					if on != ConflictAuto {
 						continue
 					}
 					for _, c := range kinds("db3", "db2") {
-						checkJudged(t, m, r, []observation{a, b, c})
+						checkJudged(t, m, rules{}, []observation{a, b, c})
 					}
 				}
 			}

@@ -195,7 +195,8 @@ func (m *Monitor) rules(config MonitorConfig) rules {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return rules{
-		identity: config.SystemIdentifier, onConflict: config.OnConflict, takeover: config.AllowSameTimelineTakeover, allowDelayed: config.AllowDelayed, leader: m.leader,
+		identity: config.SystemIdentifier, onConflict: config.OnConflict, takeover: config.AllowSameTimelineTakeover,
+		allowDelayed: config.AllowDelayed, leader: m.leader,
 	}
 }
 

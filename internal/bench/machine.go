@@ -47,7 +47,7 @@ func (r *rig) describe(ctx context.Context) (machine, error) {
 	errs = append(errs, err)
 	version, err := r.server.QueryString(ctx, "postgres", "SHOW server_version")
 	errs = append(errs, err)
-	congestion, err := congestionControl()
+	congestion, err := r.congestionControl()
 	errs = append(errs, err)
 	m := machine{
 		CPUs: runtime.NumCPU(), Model: cpuModel(), MemoryGiB: float64(memory) / (1 << 30),
@@ -63,14 +63,9 @@ func (r *rig) describe(ctx context.Context) (machine, error) {
 	return m, nil
 }
 
-// congestionControl returns what TCP uses between two ends on this machine.
-func congestionControl() (name string, err error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	conn, err := net.Dial("tcp", listener.Addr().String())
+// congestionControl returns what TCP uses on the way to the server.
+func (r *rig) congestionControl() (name string, err error) {
+	conn, err := net.Dial("tcp", r.serverAddress())
 	if err != nil {
 		return "", err
 	}

@@ -5,19 +5,16 @@
 set -eu
 cd "$(dirname "$0")/../.."
 internal/bench/install.sh
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-go build -o "$dir/bench" ./internal/bench
+go build -o bin/bench ./internal/bench
 
 if [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; then
 	# shellcheck disable=SC2016
-	unshare --net sh -c '
+	exec unshare --net sh -c '
 		ip link set lo up
 		for to in 127.0.0.0/8 127.0.0.1; do
 			ip route replace local "$to" dev lo table local congctl cubic
 		done
-		exec "$@"' sh "$dir/bench" "$@"
-else
-	echo "Not in a network namespace of its own, which takes root: the report tells the congestion control." >&2
-	"$dir/bench" "$@"
+		exec "$@"' sh bin/bench "$@"
 fi
+echo "Not in a network namespace of its own, which takes root: the report tells the congestion control." >&2
+exec bin/bench "$@"
