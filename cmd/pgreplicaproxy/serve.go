@@ -107,7 +107,7 @@ func serve(
 	s := &service{
 		load: load, log: log, metrics: metrics.New(buildVersion(), runtime.Version()), events: events.New(),
 		gate: admission.New(cfg.Limits), history: &admin.History{}, started: time.Now(), sockets: make(sockets),
-		process: self, manager: serviceManager{log.Logger},
+		process: self, manager: serviceManager{log.Logger, notifyTimeout},
 		hangups: make(chan os.Signal, 1), upgrades: make(chan os.Signal, 1), wishes: make(chan wish), broken: make(chan error, 1),
 		stopping: make(chan struct{}),
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -11,14 +14,34 @@ import (
 
 // serviceManager tells systemd how the program is (sd_notify(3)). Where nobody wants to know, nothing is told.
 type serviceManager struct {
-	log *slog.Logger
+	log     *slog.Logger
+	timeout time.Duration // of one notification
 }
 
-// tell sends lines of the form NAME=VALUE. That they do not arrive is no reason to end sessions.
+// notifyTimeout is how long systemd may be busy with other things.
+const notifyTimeout = 10 * time.Second
+
+// tell sends lines of the form NAME=VALUE. That they do not arrive is no reason to end sessions, and that nobody reads them none
+// to wait for ever.
 func (m serviceManager) tell(lines string) {
-	if _, err := daemon.SdNotify(false, lines); err != nil {
+	if err := m.send(lines); err != nil {
 		m.log.Warn("service manager not notified", "err", err)
 	}
+}
+
+// send is daemon.SdNotify with a timeout: a socket that nobody reads is soon full.
+func (m serviceManager) send(lines string) error {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(m.timeout))
+	_, err = conn.Write([]byte(lines))
+	return errors.Join(err, conn.Close())
 }
 
 // ready says that clients are served: after the start, after a reload, and in a successor.

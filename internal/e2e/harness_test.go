@@ -238,6 +238,7 @@ func (p *program) start(env []string, command ...string) {
 	p.t.Helper()
 	p.cmd = exec.Command(command[0], append(command[1:], "--config", filepath.Join(p.dir, "pgreplicaproxy.hcl"))...)
 	p.cmd.Env = cleanEnvironment(env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // one group with its successors
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		p.t.Fatal(err)
@@ -365,7 +366,12 @@ func (p *program) stop() {
 	case <-p.done:
 	case <-time.After(patience):
 		_ = syscall.Kill(p.process(), syscall.SIGQUIT) // tells where it hangs
-		<-p.done
+		select {
+		case <-p.done:
+		case <-time.After(patience): // a successor that the test never heard of
+			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+			<-p.done
+		}
 		p.t.Errorf("the program did not end:\n%s", p.log())
 	}
 	if p.err != nil {

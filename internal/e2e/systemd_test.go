@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// notifications is systemd's end of its protocol (sd_notify(3)).
+// notifications is systemd's end of its protocol (sd_notify(3)). Like systemd it reads all the time.
 type notifications struct {
 	t    *testing.T
-	conn *net.UnixConn
+	got  chan string // closed when no more can come
 	path string
 }
 
@@ -26,26 +26,34 @@ func listenNotifications(t *testing.T) *notifications {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &notifications{t, conn, path}
+	n := &notifications{t, make(chan string, 10_000), path}
+	go func() {
+		defer close(n.got)
+		for buf := make([]byte, 4096); ; {
+			size, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			n.got <- string(buf[:size])
+		}
+	}()
+	return n
 }
 
 // want reads notifications until one fits, and returns it. Others may come before it, but none that says not.
 func (n *notifications) want(form, not string) string {
 	n.t.Helper()
-	if err := n.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		n.t.Fatal(err)
-	}
-	for buf := make([]byte, 4096); ; {
-		size, err := n.conn.Read(buf)
-		if err != nil {
-			n.t.Fatalf("waiting for %s: %v", form, err)
-		}
-		got := string(buf[:size])
-		if regexp.MustCompile(form).MatchString(got) {
-			return got
-		}
-		if not != "" && strings.Contains(got, not) {
-			n.t.Fatalf("got %q before %s", got, form)
+	for timeout := time.After(patience); ; {
+		select {
+		case got := <-n.got:
+			if regexp.MustCompile(form).MatchString(got) {
+				return got
+			}
+			if not != "" && strings.Contains(got, not) {
+				n.t.Fatalf("got %q before %s", got, form)
+			}
+		case <-timeout:
+			n.t.Fatalf("%s never came", form)
 		}
 	}
 }

@@ -39,7 +39,7 @@ const lastingHCL = "drain_timeout = \"10m\"\n" + listenHCL
 // cancelled, on whichever of the processes they are.
 func TestUpgradeUnderLoad(t *testing.T) {
 	c := sharedCluster(t, versions[0])
-	p := serve(t, lastingHCL+oneStandby(c))
+	p := serve(t, lastingHCL+oneStandby(c, `hold_primary = "10s"`)) // a successor may not have heard of the servers yet
 	script := filepath.Join(t.TempDir(), "script.sql")
 	if err := os.WriteFile(script, []byte("SELECT 1;\n"), 0o600); err != nil {
 		t.Fatal(err)
