@@ -2,9 +2,10 @@ package admission
 
 import (
 	"net/netip"
-	"runtime"
 	"slices"
 	"time"
+
+	"github.com/replicon/pgreplicaproxy/internal/cores"
 )
 
 // Limits are what an operator allows. Zero means no limit, unless said otherwise. They are read only once in use.
@@ -48,7 +49,7 @@ func (l *Limits) handshakes() int {
 	if l.Handshakes > 0 {
 		return l.Handshakes
 	}
-	return runtime.GOMAXPROCS(0)
+	return cores.Count()
 }
 
 // prefix returns the network that an address counts for. The zero Prefix is a unix socket, which has no limit of its own.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/internal/admission"
 	"github.com/replicon/pgreplicaproxy/tlsfront"
 	"github.com/replicon/pgreplicaproxy/wire"
@@ -32,7 +33,7 @@ func TestReadyTimeout(t *testing.T) {
 					}
 				})
 				began := time.Now()
-				_, err := s.settle(leg, s.write)
+				_, err := s.settle(newServerLeg(&backends.Conn{Conn: leg}), nil, s.write)
 				if took := time.Since(began); took != readyTimeout || !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("ended after %v with %v, want the deadline after %v", took, err, readyTimeout)
 				}
@@ -56,7 +57,7 @@ func TestReadyLiftsDeadline(t *testing.T) {
 		s := &session{client: &tlsfront.Client{Conn: client}, leg: leg, begun: true}
 		go func() { _, _ = serverEnd.Write([]byte("Z\x00\x00\x00\x05I")) }()
 		go func() { _, _ = clientEnd.Read(make([]byte, 100)) }()
-		_, err := s.settle(leg, s.write)
+		_, err := s.settle(newServerLeg(&backends.Conn{Conn: leg}), nil, s.write)
 		if err = errors.Join(err, s.setDeadline(time.Time{})); err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/replicon/pgreplicaproxy/backends"
 	"github.com/replicon/pgreplicaproxy/wire"
 )
 
@@ -17,14 +16,34 @@ import (
 type authentication struct {
 	session *session
 	up      *wire.Reader // the client
-	down    *wire.Reader // the server
-	leg     *backends.Conn
+	down    serverLeg
 
 	// challenged is true once the server asked for proof; without, AuthenticationOk means that it trusts the proxy's
 	// address.
 	challenged bool
 	// scram is true once the client chose a SCRAM mechanism, and proven once the server sent its final message.
 	scram, proven bool
+	// kept is for the client, and goes with what else the server has said already.
+	kept []byte
+}
+
+// tell passes on a message that the client need not answer: at once, or with the next one if that has arrived too.
+func (a *authentication) tell(m wire.Message) error {
+	a.kept = m.Append(a.kept)
+	if !a.down.pauses() && len(a.kept) < readAhead {
+		return nil
+	}
+	return a.flush()
+}
+
+// flush sends what was kept and b.
+func (a *authentication) flush(b ...byte) error {
+	b = append(a.kept, b...)
+	a.kept = nil
+	if len(b) == 0 {
+		return nil
+	}
+	return a.session.write(b)
 }
 
 // run starts with the server's first message.
@@ -34,7 +53,7 @@ func (a *authentication) run(m wire.Message) error {
 		if done || err != nil {
 			return err
 		}
-		if m, err = a.down.Next(wire.MaxLogin); err != nil {
+		if m, err = a.down.reader.Next(wire.MaxLogin); err != nil {
 			return lost("read from", a.session.target.Name, err)
 		}
 	}
@@ -48,12 +67,12 @@ func (a *authentication) step(m wire.Message) (done bool, err error) {
 	case wire.TypeErrorResponse:
 		state, _ := m.SQLState()
 		a.session.guessed(state)
-		if err := a.session.write(m.Append(nil)); err != nil {
+		if err := a.flush(m.Append(nil)...); err != nil {
 			return false, err
 		}
 		return false, &serverError{sqlState: state}
 	case wire.TypeNegotiateProtocolVersion, wire.TypeNoticeResponse, wire.TypeParameterStatus:
-		return false, a.session.write(m.Append(nil))
+		return false, a.tell(m)
 	default:
 		return false, fmt.Errorf("server %s sent message %q during authentication", a.session.target.Name, m.Type)
 	}
@@ -79,9 +98,12 @@ func (a *authentication) demand(m wire.Message) (wire.AuthCode, []byte, error) {
 			return 0, nil, err
 		}
 		var err error
-		if m, err = a.down.Next(wire.MaxLogin); err != nil {
+		if m, err = a.down.reader.Next(wire.MaxLogin); err != nil {
 			return 0, nil, lost("read from", a.session.target.Name, err)
 		}
+	}
+	if err := a.flush(); err != nil {
+		return 0, nil, err
 	}
 	return m.Authentication()
 }
@@ -100,12 +122,12 @@ func (a *authentication) request(m wire.Message) (done bool, err error) {
 		if err := a.session.enter(); err != nil {
 			return false, err
 		}
-		return true, a.session.write(m.Append(nil))
+		return true, a.tell(m)
 	case wire.AuthSASL:
 		return false, a.sasl(data)
 	case wire.AuthSASLFinal:
 		a.proven = true
-		return false, a.session.write(m.Append(nil))
+		return false, a.tell(m)
 	case wire.AuthSASLContinue:
 		if !a.challenged {
 			return false, errors.New("server continued a SASL exchange that it had not begun")
@@ -170,7 +192,7 @@ func (a *authentication) accepted() error {
 // exchange passes a request on and the client's one answer back.
 func (a *authentication) exchange(m wire.Message) error {
 	a.challenged = true
-	if err := a.session.write(m.Append(nil)); err != nil {
+	if err := a.flush(m.Append(nil)...); err != nil {
 		return err
 	}
 	answer, err := a.answer()
@@ -196,7 +218,7 @@ func (a *authentication) answer() (wire.Message, error) {
 }
 
 func (a *authentication) forward(m wire.Message) error {
-	if _, err := a.leg.Write(m.Append(nil)); err != nil {
+	if _, err := a.down.conn.Write(m.Append(nil)); err != nil {
 		return lost("write to", a.session.target.Name, err)
 	}
 	return nil
@@ -212,7 +234,7 @@ func (a *authentication) sasl(data []byte) error {
 		return err
 	}
 	a.challenged = true
-	if err := a.session.write(wire.AppendMechanisms(nil, mechanisms)); err != nil {
+	if err := a.flush(wire.AppendMechanisms(nil, mechanisms)...); err != nil {
 		return err
 	}
 	answer, err := a.answer()
@@ -264,7 +286,7 @@ func (a *authentication) offer(mechanisms []string) ([]string, error) {
 // bindingBroken reports whether channel binding would make the server refuse this login: its leg is TLS, the client's is not or
 // has another certificate, and the client either binds (PLUS) or says that it would have (gs2 flag y: RFC 5802 section 6).
 func (a *authentication) bindingBroken(choice wire.SASLInitialResponse) bool {
-	front, back := a.session.client.Leaf, a.leg.Leaf
+	front, back := a.session.client.Leaf, a.down.conn.Leaf
 	if back == nil || front != nil && bytes.Equal(front.Raw, back.Raw) {
 		return false
 	}
@@ -274,7 +296,7 @@ func (a *authentication) bindingBroken(choice wire.SASLInitialResponse) bool {
 // gssContinue passes a GSSAPI token on. Whether the client has one more to send only its own library knows: so whichever
 // of the two speaks next is heard.
 func (a *authentication) gssContinue(m wire.Message) (done bool, err error) {
-	if err := a.session.write(m.Append(nil)); err != nil {
+	if err := a.flush(m.Append(nil)...); err != nil {
 		return false, err
 	}
 	type read struct {
@@ -288,7 +310,7 @@ func (a *authentication) gssContinue(m wire.Message) (done bool, err error) {
 	}()
 	server := make(chan read, 1)
 	go func() {
-		m, err := a.down.Next(wire.MaxLogin)
+		m, err := a.down.reader.Next(wire.MaxLogin)
 		server <- read{m, err}
 	}()
 	select {
@@ -297,7 +319,7 @@ func (a *authentication) gssContinue(m wire.Message) (done bool, err error) {
 			r.err = a.forward(r.m)
 		}
 		if r.err != nil {
-			_ = a.leg.SetReadDeadline(time.Unix(1, 0))
+			_ = a.down.conn.SetReadDeadline(time.Unix(1, 0))
 			<-server
 			return false, r.err
 		}

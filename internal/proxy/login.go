@@ -1,10 +1,10 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -33,27 +33,35 @@ func (s *session) login(ctx context.Context) (pending, error) {
 	if err != nil {
 		return pending{}, err
 	}
-	a := authentication{
-		session: s,
-		up:      s.up,
-		down:    server.reader,
-		leg:     server.conn,
-	}
+	a := authentication{session: s, up: s.up, down: server}
 	if err := a.run(first); err != nil {
 		return pending{}, err
 	}
-	rest, err := s.settle(server.conn, s.write)
+	rest, err := s.settle(server, a.kept, s.write)
 	if err != nil {
 		return pending{}, err
 	}
 	return pending{fromClient: a.up.Partial(), fromServer: rest}, s.setDeadline(time.Time{})
 }
 
-// serverLeg is a server that has answered the startup packet.
+// readAhead is how much is read of a server in one go during a login: all that it sends behind a SCRAM exchange, and more.
+const readAhead = 1024
+
+// serverLeg is the connection to a server during a login.
 type serverLeg struct {
-	conn   *backends.Conn
+	conn *backends.Conn
+	// ahead is conn as the login reads it, and reader what reads messages from it. Whoever reads on has to read on there.
+	ahead  *bufio.Reader
 	reader *wire.Reader
 }
+
+func newServerLeg(conn *backends.Conn) serverLeg {
+	ahead := bufio.NewReaderSize(conn, readAhead)
+	return serverLeg{conn: conn, ahead: ahead, reader: wire.NewReader(ahead)}
+}
+
+// pauses reports whether nothing is there of what the server says next.
+func (l serverLeg) pauses() bool { return l.ahead.Buffered() == 0 }
 
 // candidatesPerRound is how many servers a login tries before it looks again at what is known of them.
 const candidatesPerRound = 3
@@ -190,7 +198,7 @@ func (s *session) greet(ctx context.Context, target backends.Target, deadline ti
 		_ = conn.Close()
 		return serverLeg{}, wire.Message{}, err
 	}
-	leg := serverLeg{conn: conn, reader: wire.NewReader(conn)}
+	leg := newServerLeg(conn)
 	first, err := s.introduce(leg, deadline)
 	if err != nil {
 		s.detach()
@@ -231,24 +239,26 @@ func turnedAway(m wire.Message) bool {
 // libraries to run through, but a session that nothing comes of must not stay for ever.
 const readyTimeout = time.Minute
 
-// settle passes on what the server says between AuthenticationOk and its first ReadyForQuery, for readyTimeout at most, notes
-// the cancel key on the way, and returns what was read behind. A server whose in_hot_standby says that it has another role than
-// the session was placed for is left before the client hears that it may begin.
-func (s *session) settle(server io.Reader, pass func([]byte) error) ([]byte, error) {
+// settle passes on what was kept of the login, and what the server says between AuthenticationOk and its first ReadyForQuery,
+// for readyTimeout at most, notes the cancel key on the way, and returns what was read behind. A server whose in_hot_standby says
+// that it has another role than the session was placed for is left before the client hears that it may begin.
+func (s *session) settle(server serverLeg, kept []byte, pass func([]byte) error) ([]byte, error) {
 	s.client.Deadline, s.expired = time.Now().Add(readyTimeout), errNotReady
 	if err := s.setDeadline(s.client.Deadline); err != nil {
 		return nil, err
 	}
 	var buf []byte
 	for {
-		chunk := make([]byte, 4096)
-		n, err := server.Read(chunk)
+		chunk := make([]byte, 4096) // as much as is ahead at least
+		n, err := server.ahead.Read(chunk)
 		buf = append(buf, chunk[:n]...)
 		rest, ready, lookErr := s.look(buf)
-		if done := len(buf) - len(rest); done > 0 && (lookErr == nil || errors.As(lookErr, new(*serverError))) {
-			if err := pass(buf[:done]); err != nil {
+		kept = append(kept, buf[:len(buf)-len(rest)]...)
+		if len(kept) > 0 && (lookErr == nil || errors.As(lookErr, new(*serverError))) {
+			if err := pass(kept); err != nil {
 				return nil, err
 			}
+			kept = kept[:0]
 		}
 		switch {
 		case lookErr != nil:

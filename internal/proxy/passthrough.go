@@ -92,7 +92,7 @@ func (p *passthrough) enterServer(ctx context.Context, leg serverLeg, first wire
 	}
 	p.greeting = p.greeting[:0]
 	var err error
-	p.rest, err = p.settle(leg.conn, p.keep)
+	p.rest, err = p.settle(leg, nil, p.keep)
 	var told *serverError
 	switch {
 	case errors.As(err, &told) && leaving(told.sqlState):
@@ -290,7 +290,7 @@ func (p *passthrough) keepCandidates(ctx context.Context) error {
 // authenticateProxy is the client's side of SCRAM, towards the server, with the recovered key. A server that asks for
 // nothing is content with less than the client has proven to us.
 func (p *passthrough) authenticateProxy(ctx context.Context, leg serverLeg, m wire.Message) (err error) {
-	a := authentication{session: p.session, down: leg.reader, leg: leg.conn}
+	a := authentication{session: p.session, down: leg}
 	var client *scram.Client
 	defer func() {
 		if client != nil {
@@ -337,13 +337,13 @@ func (p *passthrough) begin(a authentication, data []byte) (*scram.Client, error
 	for _, name := range mechanisms {
 		plain = plain || name == wire.MechanismSCRAM
 		if name == wire.MechanismSCRAMPlus {
-			bound = binding(a.leg.Leaf)
+			bound = binding(a.down.conn.Leaf)
 		}
 	}
 	if !plain && bound == nil {
 		return nil, errNotSCRAM(p.target.Name)
 	}
-	if bound == nil && binding(a.leg.Leaf) != nil && !p.target.Secure() {
+	if bound == nil && binding(a.down.conn.Leaf) != nil && !p.target.Secure() {
 		// Servers offer it on TLS since version 11. Where their name is not verified, nothing else would tell that somebody
 		// stands in between and has taken it out.
 		return nil, errors.New("server offers no channel binding on a TLS connection that is not verified")

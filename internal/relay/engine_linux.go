@@ -4,8 +4,9 @@ package relay
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
+
+	"github.com/replicon/pgreplicaproxy/internal/cores"
 )
 
 // Engine runs relays, on Linux by event loops. The zero value is ready. It is closed after the last relay has ended.
@@ -16,7 +17,7 @@ type Engine struct {
 
 // loopCount is how many loops share the sessions. A loop alone does small transactions with the least work, because events
 // come to it in batches; more are for more cores, half of which are the servers' or the handshakes'.
-func loopCount() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+func loopCount() int { return max(1, cores.Count()/2) }
 
 // Start takes over both connections and relays between them. It returns at once; cfg.Ended tells the end. After an error
 // both connections are closed.
@@ -41,7 +42,7 @@ func (e *Engine) loop() (*loop, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for count := loopCount(); len(e.loops) < count; {
-		l, err := newLoop(count)
+		l, err := newLoop()
 		if err != nil {
 			return nil, fmt.Errorf("start event loop: %w", err)
 		}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/replicon/pgreplicaproxy/internal/cores"
 )
 
 // loop is one epoll instance (epoll(7)) and the goroutine that serves its sessions. Everything of a session is touched by
@@ -19,7 +21,6 @@ import (
 // waits to be written.
 type loop struct {
 	epoll, wakeup int // descriptors
-	loops         int // how many there are
 
 	mu    sync.Mutex
 	inbox []func()
@@ -47,8 +48,8 @@ const (
 	eventBatch = 128
 )
 
-// newLoop starts one of so many loops.
-func newLoop(loops int) (*loop, error) {
+// newLoop starts a loop, which brings the processor of Go's scheduler that it is going to hold.
+func newLoop() (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -65,9 +66,10 @@ func newLoop(loops int) (*loop, error) {
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	l := &loop{
-		epoll: epoll, wakeup: wakeup, loops: loops, done: make(chan struct{}),
+		epoll: epoll, wakeup: wakeup, done: make(chan struct{}),
 		clear: make([]byte, 0, 2*rawBuffer), wire: make([]byte, 0, 2*rawBuffer),
 	}
+	cores.Bring(1)
 	go l.run()
 	return l, nil
 }
@@ -120,25 +122,19 @@ func (l *loop) run() {
 // wait waits for events, for as long as it takes; the first 10 ms of it keeping the processor of Go's scheduler (its P) that
 // the loop runs on. To give it back costs a busy loop half as much again as its other work: since Go 1.26 the runtime's
 // monitor takes the P of a goroutine that has made system calls for 10 ms away in each further one, and stays awake for it.
-// Where there are no more Ps than loops, the goroutines of the logins need them. It returns early while legs are gathered.
+// The goroutines of the logins do not miss it, because each loop has brought one. It returns early while legs are gathered.
 func (l *loop) wait(events []unix.EpollEvent) (int, error) {
-	limit := -1
 	if len(l.gathered) > 0 {
-		limit = int(gatherTime.Milliseconds())
+		return waitBriefly(l.epoll, events, int(gatherTime.Milliseconds()))
 	}
-	if runtime.GOMAXPROCS(0) > l.loops {
-		if limit > 0 {
-			return waitBriefly(l.epoll, events, limit)
-		}
-		n, err := waitBriefly(l.epoll, events, briefly)
-		if err != nil { // others have had their turn
-			n, _ = waitBriefly(l.epoll, events, briefly)
-		}
-		if n > 0 {
-			return n, nil
-		}
+	n, err := waitBriefly(l.epoll, events, briefly)
+	if err != nil { // others have had their turn
+		n, _ = waitBriefly(l.epoll, events, briefly)
 	}
-	return unix.EpollWait(l.epoll, events, limit)
+	if n > 0 {
+		return n, nil
+	}
+	return unix.EpollWait(l.epoll, events, -1)
 }
 
 // work does what was left in the inbox.
@@ -158,6 +154,7 @@ func (l *loop) work() {
 func (l *loop) stop() {
 	l.post(func() { l.stopping = true })
 	<-l.done
+	cores.Bring(-1)
 }
 
 // register makes room for a leg by its descriptor.
