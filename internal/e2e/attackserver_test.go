@@ -208,18 +208,19 @@ func TestAttackByServerInLogin(t *testing.T) {
 }
 
 // afterLogin are the same for the part between AuthenticationOk and the first ReadyForQuery, in a cluster that trusts its
-// servers, so that no proof is needed to come there. Cancel keys that cannot be used are the client's affair.
+// servers, so that no proof is needed to come there. What a server has said at once passes as a whole or not at all. Cancel keys
+// that cannot be used are the client's affair.
 var afterLogin = map[string]malice{
-	"length 0":          {says(authOK, header('S', 0)), "RE", internal},
-	"length 3":          {says(authOK, header('S', 3)), "RE", internal},
-	"parameter of 1 GB": {says(authOK, header('S', 1<<30), "a\x00b\x00"), "RE", internal},
-	"4 GB of anything":  {says(authOK, header('?', 1<<32-1)), "RE", internal},
-	"no message":        {says(authOK, "HTTP/1.1 400 Bad Request\r\n\r\n"), "RE", internal},
+	"length 0":          {says(authOK, header('S', 0)), "E", internal},
+	"length 3":          {says(authOK, header('S', 3)), "E", internal},
+	"parameter of 1 GB": {says(authOK, header('S', 1<<30), "a\x00b\x00"), "E", internal},
+	"4 GB of anything":  {says(authOK, header('?', 1<<32-1)), "E", internal},
+	"no message":        {says(authOK, "HTTP/1.1 400 Bad Request\r\n\r\n"), "E", internal},
 	"key of 300 bytes":  {endsAfter(authOK, message('K', strings.Repeat("k", 304)), readyForQuery), "RKZ", ""},
 	"key of 0 bytes":    {endsAfter(authOK, message('K', word(42)), readyForQuery), "RKZ", ""},
 	"key, half of it":   {endsAfter(authOK, message('K', "\x00"), readyForQuery), "RKZ", ""},
 	"key of process 0":  {endsAfter(authOK, message('K', word(0)+"keys"), readyForQuery), "RKZ", ""},
-	"another role":      {says(authOK, message('S', "in_hot_standby\x00on\x00"), keyData, readyForQuery), "RE", "57P01"},
+	"another role":      {says(authOK, message('S', "in_hot_standby\x00on\x00"), keyData, readyForQuery), "E", "57P01"},
 	"error":             {says(authOK, errorMessage("53300", "full")), "Re", ""},
 	"odd error":         {says(authOK, message('E', "")), "Re", ""},
 	"end":               {endsAfter(authOK), "RE", internal},
