@@ -366,12 +366,11 @@ func (p *program) stop() {
 	case <-p.done:
 	case <-time.After(patience):
 		_ = syscall.Kill(p.process(), syscall.SIGQUIT) // tells where it hangs
-		select {
-		case <-p.done:
-		case <-time.After(patience): // a successor that the test never heard of
+		last := time.AfterFunc(patience, func() {      // a successor that the test never heard of
 			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-			<-p.done
-		}
+		})
+		<-p.done
+		last.Stop()
 		p.t.Errorf("the program did not end:\n%s", p.log())
 	}
 	if p.err != nil {

@@ -14,7 +14,7 @@ import (
 // notifications is systemd's end of its protocol (sd_notify(3)). Like systemd it reads all the time.
 type notifications struct {
 	t    *testing.T
-	got  chan string // closed when no more can come
+	got  chan string
 	path string
 }
 
@@ -28,7 +28,6 @@ func listenNotifications(t *testing.T) *notifications {
 	t.Cleanup(func() { _ = conn.Close() })
 	n := &notifications{t, make(chan string, 10_000), path}
 	go func() {
-		defer close(n.got)
 		for buf := make([]byte, 4096); ; {
 			size, err := conn.Read(buf)
 			if err != nil {

@@ -36,14 +36,20 @@ func (a *authentication) tell(m wire.Message) error {
 	return a.flush()
 }
 
-// flush sends what was kept and b.
-func (a *authentication) flush(b ...byte) error {
-	b = append(a.kept, b...)
-	a.kept = nil
-	if len(b) == 0 {
+// tellNow passes on a message that the client has to answer, or that is the last one.
+func (a *authentication) tellNow(m wire.Message) error {
+	a.kept = m.Append(a.kept)
+	return a.flush()
+}
+
+// flush sends what was kept.
+func (a *authentication) flush() error {
+	if len(a.kept) == 0 {
 		return nil
 	}
-	return a.session.write(b)
+	err := a.session.write(a.kept)
+	a.kept = a.kept[:0]
+	return err
 }
 
 // run starts with the server's first message.
@@ -67,7 +73,7 @@ func (a *authentication) step(m wire.Message) (done bool, err error) {
 	case wire.TypeErrorResponse:
 		state, _ := m.SQLState()
 		a.session.guessed(state)
-		if err := a.flush(m.Append(nil)...); err != nil {
+		if err := a.tellNow(m); err != nil {
 			return false, err
 		}
 		return false, &serverError{sqlState: state}
@@ -192,7 +198,7 @@ func (a *authentication) accepted() error {
 // exchange passes a request on and the client's one answer back.
 func (a *authentication) exchange(m wire.Message) error {
 	a.challenged = true
-	if err := a.flush(m.Append(nil)...); err != nil {
+	if err := a.tellNow(m); err != nil {
 		return err
 	}
 	answer, err := a.answer()
@@ -234,7 +240,8 @@ func (a *authentication) sasl(data []byte) error {
 		return err
 	}
 	a.challenged = true
-	if err := a.flush(wire.AppendMechanisms(nil, mechanisms)...); err != nil {
+	a.kept = wire.AppendMechanisms(a.kept, mechanisms)
+	if err := a.flush(); err != nil {
 		return err
 	}
 	answer, err := a.answer()
@@ -296,7 +303,7 @@ func (a *authentication) bindingBroken(choice wire.SASLInitialResponse) bool {
 // gssContinue passes a GSSAPI token on. Whether the client has one more to send only its own library knows: so whichever
 // of the two speaks next is heard.
 func (a *authentication) gssContinue(m wire.Message) (done bool, err error) {
-	if err := a.flush(m.Append(nil)...); err != nil {
+	if err := a.tellNow(m); err != nil {
 		return false, err
 	}
 	type read struct {
